@@ -1,0 +1,1 @@
+"""Order, resume, parallelism: what happens after what."""

@@ -1,0 +1,1 @@
+"""Maps to instances to 3D nuclei to a table."""
