@@ -129,6 +129,22 @@ def slow_nc(logits, target, labelled):
     return loss + slow_dice(logits, target, labelled) + 0.5 * slow_entropy(logits, ~labelled)
 
 
+def slow_contrast(anchors, anchor_labels, keys, key_labels, temperature=0.1):
+    found = []
+    for v, c in zip(anchors.double(), anchor_labels, strict=True):
+        scores = [float(v @ k) / temperature for k in keys.double()]
+        own = [s for s, k in zip(scores, key_labels, strict=True) if k == c]
+        others = [s for s, k in zip(scores, key_labels, strict=True) if k != c]
+        terms = []
+        for p in own:
+            top = max([p, *others])
+            total = math.exp(p - top) + sum(math.exp(q - top) for q in others)
+            terms.append(math.log(total) + top - p)
+        if terms:
+            found.append(sum(terms) / len(terms))
+    return sum(found) / len(found) if found else 0.0
+
+
 # --- the contract -------------------------------------------------------------------------------
 
 SCENES = ("mixed", "one class", "one sample", "no positives", "nothing labelled", "all labelled")
@@ -189,6 +205,20 @@ def hv_mse_inputs(name: str) -> tuple[Tensor, tuple[Any, ...]]:
     return predicted, (target, labelled)
 
 
+def contrast_inputs(name: str) -> tuple[Tensor, tuple[Any, ...]]:
+    n_anchors, n_keys = {"one sample": (1, 1), "nothing labelled": (4, 0)}.get(name, (7, 11))
+    g = generator(4)
+    vectors = torch.randn((n_anchors + n_keys, 5), generator=g, dtype=torch.float64)
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
+    labels = torch.randint(3, (n_anchors + n_keys,), generator=g)
+    if name in ("one class", "one sample"):
+        labels.fill_(2)
+    if name == "no positives":
+        labels[:n_anchors] = 3
+    rest = (labels[:n_anchors], vectors[n_anchors:], labels[n_anchors:])
+    return vectors[:n_anchors].clone(), rest
+
+
 @dataclass(frozen=True)
 class Case:
     inputs: Callable[[str], tuple[Tensor, tuple[Any, ...]]]
@@ -204,6 +234,7 @@ CASES = {
     "np": Case(class_inputs(2), slow_np),
     "hv": Case(hv_inputs, slow_hv),
     "nc": Case(class_inputs(3), slow_nc),
+    "supervised_pixel_contrast": Case(contrast_inputs, slow_contrast),
 }
 
 

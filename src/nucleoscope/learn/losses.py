@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nucleoscope.errors import CallError, InputError
+from nucleoscope.learn.contrast import supervised_pixel_contrast
 
 #: Added to numerator and denominator of Dice.
 EPSILON = 1e-3
@@ -465,6 +466,7 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
         "np": np_loss,
         "hv": hv_loss,
         "nc": nc_loss,
+        "supervised_pixel_contrast": supervised_pixel_contrast,
     }
 )
 
