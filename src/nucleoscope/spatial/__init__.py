@@ -1,0 +1,1 @@
+"""Who stands next to whom, with honest nulls and edge correction."""
