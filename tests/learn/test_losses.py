@@ -360,6 +360,16 @@ def test_gradient_term_tells_the_horizontal_map_from_the_vertical():
     assert float(losses.hv_gradient(swapped, 0 * swapped, centre)) == pytest.approx(0, abs=1e-8)
 
 
+def test_a_third_map_counts_in_the_error_and_not_in_the_slopes():
+    predicted, (target, foreground, labelled) = hv_inputs("all labelled")
+    third = torch.ones_like(target[:, :1])
+    deep, flat = torch.cat([predicted, third], 1), torch.cat([target, 0 * third], 1)
+    slope = losses.hv_gradient(predicted, target, foreground, labelled)
+    assert torch.equal(losses.hv_gradient(deep, flat, foreground, labelled), slope)
+    expected = (2 * losses.hv_mse(predicted, target) + 1.0) / 3
+    torch.testing.assert_close(losses.hv_mse(deep, flat), expected)
+
+
 # --- settings -----------------------------------------------------------------------------------
 
 
@@ -415,5 +425,5 @@ def test_wrong_shapes_and_classes_are_named():
         losses.dice(logits, torch.tensor([[0, 1, 2, 0]]))
     with pytest.raises(CallError, match="each of the 2 classes"):
         losses.nc_loss(logits, target, target == 0, PAPER)
-    with pytest.raises(InputError, match=r"\(B, 2, Y, X\)"):
-        losses.hv_mse(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4))
+    with pytest.raises(InputError, match="C >= 2"):
+        losses.hv_mse(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))

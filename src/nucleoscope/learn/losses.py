@@ -210,12 +210,12 @@ def entropy(logits: Tensor, where: Tensor, *, probability_floor: float = 0.0) ->
 
 
 def hv_mse(predicted: Tensor, target: Tensor, labelled: Tensor | None = None) -> Tensor:
-    """Mean squared error of the HV maps over labelled pixels and both maps.
+    """Mean squared error of the HV maps over labelled pixels and all maps.
 
     Parameters
     ----------
     predicted, target
-        ``(B, 2, Y, X)``, horizontal then vertical, in [-1, 1].
+        ``(B, C, Y, X)``: horizontal, vertical and whatever else (such as an offset along z).
     labelled
         ``(B, Y, X)`` bool; ``None`` for every pixel.
 
@@ -255,7 +255,7 @@ def hv_gradient(
     Parameters
     ----------
     predicted, target
-        ``(B, 2, Y, X)``, horizontal then vertical.
+        ``(B, C, Y, X)``, C >= 2: horizontal, vertical, and maps that this term does not read.
     foreground
         ``(B, Y, X)`` bool: pixels of nuclei.
     labelled
@@ -279,7 +279,7 @@ def hv_gradient(
     """
     known = _where_hv(predicted, target, labelled)
     where = _where_hv(predicted, target, foreground) & _eroded(known)
-    difference = _difference(predicted, target, known)
+    difference = _difference(predicted[:, :2], target[:, :2], known)
     slope = F.conv2d(difference, _slope_kernels(difference), padding=2, groups=2)
     return _mean(slope.square().mean(1), where)
 
@@ -378,7 +378,7 @@ def hv_loss(
     Parameters
     ----------
     predicted, target
-        ``(B, 2, Y, X)``.
+        ``(B, C, Y, X)``, C >= 2: horizontal, vertical, and maps that only the MSE reads.
     foreground, labelled
         ``(B, Y, X)`` bool. Under ``unlabelled_is_background`` every pixel counts as labelled, and
         the target of an unlabelled pixel is taken as given.
@@ -567,10 +567,10 @@ def _where(logits: Tensor, target: Tensor, labelled: Tensor | None) -> Tensor:
 
 
 def _where_hv(predicted: Tensor, target: Tensor, labelled: Tensor | None) -> Tensor:
-    if predicted.ndim != 4 or predicted.shape[1] != 2 or target.shape != predicted.shape:
+    if predicted.ndim != 4 or predicted.shape[1] < 2 or target.shape != predicted.shape:
         raise InputError(
             f"HV loss: found maps {tuple(predicted.shape)} and {tuple(target.shape)}, expected "
-            "both (B, 2, Y, X); crop the target to what the network returns."
+            "both (B, C, Y, X) with C >= 2; crop the target to what the network returns."
         )
     return _same_shape(target[:, 0], labelled)
 
