@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from nucleoscope.data.maps import HoverMaps
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.jit import kernel
-from nucleoscope.nuclei.runs import Runs, find_runs
+from nucleoscope.nuclei.flood import reflect, watershed
+from nucleoscope.nuclei.runs import Parts, find_runs
 
 Float32s = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -133,14 +134,16 @@ def decode(maps: HoverMaps, *, settings: DecodeSettings = PUBLISHED) -> Int32s:
     # Refuse first: a NaN passes every comparison as "background".
     if not np.isfinite(maps.foreground.sum(dtype=np.float64)):
         raise InputError("the foreground map holds NaN or infinity; the network diverged.")
-    runs, component, n = find_runs(
-        (maps.foreground >= settings.threshold).view(np.uint8)
-    ).without_small(settings.min_area)
-    if n == 0:
-        return np.zeros(maps.foreground.shape, dtype=np.int32)
-    edges = _Edges(maps, settings.slopes)
-    markers, marker_id, n_markers = _markers(runs, edges, settings)
-    return _watershed(runs, component, n, (markers, marker_id, n_markers), edges)
+    mask = (maps.foreground >= settings.threshold).view(np.uint8)
+    foreground = find_runs(np.ascontiguousarray(mask)).without_small(settings.min_area)
+    if foreground.n == 0:
+        return np.zeros(mask.shape, dtype=np.int32)
+    across, down, found = _derivatives(maps)
+    ranges = found if settings.slopes is None else settings.slopes
+    scaling = np.array([_scaling(*pair) for pair in ranges], dtype=np.float32)
+    inner = np.zeros(mask.shape, dtype=np.uint8)
+    _inner(*foreground.runs, across, down, scaling, np.float32(settings.edge), inner)
+    return watershed(foreground, _markers(inner, settings), interior=across)
 
 
 def slopes(maps: HoverMaps) -> Slopes:
@@ -150,23 +153,20 @@ def slopes(maps: HoverMaps) -> Slopes:
     >>> slopes(flat)
     ((0.0, 0.0), (0.0, 0.0))
     """
-    return _Edges(maps, None).slopes
+    return _derivatives(maps)[2]
 
 
-class _Edges:
-    """The derivatives of the offset maps and how they become edge strengths."""
-
-    def __init__(self, maps: HoverMaps, fixed: Slopes | None) -> None:
-        hv = np.ascontiguousarray(maps.hv, dtype=np.float32)
-        self.h, self.v = np.empty_like(hv[0]), np.empty_like(hv[1])
-        found = (
-            _derivative(hv[0], SMOOTH, DERIVE, False, self.h),
-            _derivative(hv[1], DERIVE, SMOOTH, True, self.v),
-        )
-        if not np.isfinite(found).all():
-            raise InputError("the HV maps hold NaN or infinity; the network diverged.")
-        self.slopes: Slopes = found if fixed is None else fixed
-        self.scaling = np.array([_scaling(*pair) for pair in self.slopes], dtype=np.float32)
+def _derivatives(maps: HoverMaps) -> tuple[Float32s, Float32s, Slopes]:
+    """Derivative of H along x, of V along y, and their ranges."""
+    hv = np.ascontiguousarray(maps.hv, dtype=np.float32)
+    across, down = np.empty_like(hv[0]), np.empty_like(hv[1])
+    found = (
+        _derivative(hv[0], SMOOTH, DERIVE, False, across),
+        _derivative(hv[1], DERIVE, SMOOTH, True, down),
+    )
+    if not np.isfinite(found).all():
+        raise InputError("the HV maps hold NaN or infinity; the network diverged.")
+    return across, down, found
 
 
 def _scaling(low: float, high: float) -> tuple[float, float]:
@@ -174,11 +174,8 @@ def _scaling(low: float, high: float) -> tuple[float, float]:
     return (low, 1.0 / (high - low) if high > low else 0.0)
 
 
-def _markers(runs: Runs, edges: _Edges, settings: DecodeSettings) -> tuple[Runs, Int64s, int]:
-    """Runs of the markers, the marker (0..n-1) of each, and n."""
-    image = np.zeros(edges.h.shape, dtype=np.uint8)
-    _inner(runs.first, runs.start, runs.stop, edges.h, edges.v, edges.scaling,
-           np.float32(settings.edge), image)  # fmt: skip
+def _markers(image: Bytes, settings: DecodeSettings) -> Parts:
+    """Fill holes, open, drop the small; ``image`` is overwritten."""
     _fill_holes(image)
     opened = np.empty_like(image)
     half_widths = np.array([1, 0] if settings.opening == 3 else [2, 2, 0])
@@ -202,45 +199,6 @@ def _fill_holes(image: Bytes) -> None:
     holes.paint(image, np.ones(holes.start.size, dtype=np.uint8))
 
 
-def _watershed(
-    runs: Runs, component: Int64s, n: int, markers: tuple[Runs, Int64s, int], edges: _Edges
-) -> Int32s:
-    """Grow the markers within the foreground, one component at a time.
-
-    Only components with two markers or more need a queue; the others are painted.
-    """
-    marker_runs, marker, n_markers = markers
-    only, used = _meet(*runs, component, n, *marker_runs, marker, n_markers)
-    number = np.cumsum(used).astype(np.int32)  # a marker within a hole alone has no pixel
-    value = np.where(only >= 0, number[np.maximum(only, 0)], np.int32(-1)).astype(np.int32)
-    image = np.zeros(edges.h.shape, dtype=np.int32)
-    runs.paint(image, value[component])
-    is_shared = only == SEVERAL
-    if is_shared.any():
-        _plant(image, *runs, is_shared[component], *marker_runs, number[marker])
-        chosen = np.flatnonzero(is_shared[component])
-        chosen = chosen[np.argsort(component[chosen], kind="stable")]
-        _flood(image, edges.h, edges.v, edges.scaling, component[chosen],
-               runs.rows()[chosen], runs.start[chosen], runs.stop[chosen])  # fmt: skip
-    lost = runs.select(only[component] == NONE)
-    lost.paint(image, np.zeros(lost.start.size, dtype=np.int32))
-    return image
-
-
-# What a foreground component holds, when it is not the index of its only marker.
-NONE, SEVERAL = -1, -2
-
-
-@kernel
-def _reflect(i: int, n: int) -> int:
-    """Index mirrored at the first and last pixel, which are not repeated."""
-    if n == 1:
-        return 0
-    while i < 0 or i >= n:
-        i = -i if i < 0 else 2 * n - 2 - i
-    return i
-
-
 @kernel
 def _derivative(
     plane: Float32s, down: Float32s, across: Float32s, is_vertical: bool, out: Float32s
@@ -257,8 +215,8 @@ def _derivative(
         for x in range(width):
             sums[x] = down[0] * centre[x]
         for k in range(1, 11, 2):
-            above, below = plane[_reflect(y - k, height)], plane[_reflect(y + k, height)]
-            above2, below2 = plane[_reflect(y - k - 1, height)], plane[_reflect(y + k + 1, height)]
+            above, below = plane[reflect(y - k, height)], plane[reflect(y + k, height)]
+            above2, below2 = plane[reflect(y - k - 1, height)], plane[reflect(y + k + 1, height)]
             a, b = down[k], down[k + 1]
             if is_vertical:
                 for x in range(width):
@@ -267,8 +225,8 @@ def _derivative(
                 for x in range(width):
                     sums[x] += a * (below[x] + above[x]) + b * (below2[x] + above2[x])
         for x in range(10):
-            row[x] = sums[_reflect(x - 10, width)]
-            row[10 + width + x] = sums[_reflect(width + x, width)]
+            row[x] = sums[reflect(x - 10, width)]
+            row[10 + width + x] = sums[reflect(width + x, width)]
         _across(row, across, is_vertical, out[y])
         for x in range(width):
             value = out[y, x]
@@ -315,15 +273,19 @@ def _inner(
     edge: np.float32,
     image: Bytes,
 ) -> None:
-    """Set the foreground pixels whose edge strength is below ``edge``."""
+    """Set foreground pixels with an edge below ``edge``; ``h`` becomes ``1 - edge``, 0 outside."""
     one = np.float32(1)
     h_low, h_factor, v_low, v_factor = scaling[0, 0], scaling[0, 1], scaling[1, 0], scaling[1, 1]
     for y in range(first.size - 1):
+        done = 0
         for i in range(first[y], first[y + 1]):
-            for x in range(start[i], stop[i]):
-                across = one - (h[y, x] - h_low) * h_factor
-                down = one - (v[y, x] - v_low) * v_factor
-                image[y, x] = max(across, down) < edge
+            h[y, done : start[i]] = 0
+            done = stop[i]
+            for x in range(start[i], done):
+                inside = min((h[y, x] - h_low) * h_factor, (v[y, x] - v_low) * v_factor)
+                h[y, x] = min(max(inside, np.float32(0)), one)
+                image[y, x] = one - inside < edge
+        h[y, done:] = 0
 
 
 @kernel
@@ -341,174 +303,3 @@ def _erode(image: Bytes, half_widths: Int64s, out: Bytes) -> None:
                     target[x] &= source[x + shift]
                 for x in range(width - shift):
                     target[x + shift] &= source[x]
-
-
-@kernel
-def _meet(
-    first: Int64s,
-    start: Int32s,
-    stop: Int32s,
-    component: Int64s,
-    n: int,
-    marker_first: Int64s,
-    marker_start: Int32s,
-    marker_stop: Int32s,
-    marker: Int64s,
-    n_markers: int,
-) -> tuple[Int64s, NDArray[np.bool_]]:
-    """The only marker of each component, or NONE or SEVERAL; and which markers meet one."""
-    only = np.full(n, NONE)
-    used = np.zeros(n_markers + 1, np.bool_)
-    for y in range(first.size - 1):
-        i, j = first[y], marker_first[y]
-        while i < first[y + 1] and j < marker_first[y + 1]:
-            if start[i] < marker_stop[j] and marker_start[j] < stop[i]:
-                used[marker[j]] = True
-                c = component[i]
-                if only[c] == NONE:
-                    only[c] = marker[j]
-                elif only[c] != marker[j]:
-                    only[c] = SEVERAL
-            if stop[i] < marker_stop[j]:
-                i += 1
-            else:
-                j += 1
-    return only, used
-
-
-@kernel
-def _plant(
-    image: Int32s,
-    first: Int64s,
-    start: Int32s,
-    stop: Int32s,
-    is_shared: NDArray[np.bool_],
-    marker_first: Int64s,
-    marker_start: Int32s,
-    marker_stop: Int32s,
-    marker: Int32s,
-) -> None:
-    """Write the markers into the components that hold several."""
-    for y in range(first.size - 1):
-        i, j = first[y], marker_first[y]
-        while i < first[y + 1] and j < marker_first[y + 1]:
-            if is_shared[i]:
-                for x in range(max(start[i], marker_start[j]), min(stop[i], marker_stop[j])):
-                    image[y, x] = marker[j]
-            if stop[i] < marker_stop[j]:
-                i += 1
-            else:
-                j += 1
-
-
-@kernel
-def _energy(image: Int32s, h: Float32s, v: Float32s, scaling: Float32s, y: int, x: int) -> float:
-    """Negative 3x3 Gaussian of ``(1 - edge)`` within the foreground, at one pixel."""
-    height, width = image.shape
-    total = np.float32(0)
-    for dy in range(-1, 2):
-        row = _reflect(y + dy, height)
-        for dx in range(-1, 2):
-            column = _reflect(x + dx, width)
-            if image[row, column] != 0:
-                across = (h[row, column] - scaling[0, 0]) * scaling[0, 1]
-                down = (v[row, column] - scaling[1, 0]) * scaling[1, 1]
-                weight = np.float32((2 - abs(dy)) * (2 - abs(dx)))
-                total += weight * min(across, down)
-    return -total
-
-
-@kernel
-def _push(value: Float32s, age: Int64s, place: Int64s, n: int, new: tuple[float, int, int]) -> None:
-    """Sift a new element up a heap of ``n``, ordered by value, then age."""
-    i = n
-    while i > 0:
-        up = (i - 1) // 2
-        if value[up] < new[0] or (value[up] == new[0] and age[up] <= new[1]):
-            break
-        value[i], age[i], place[i] = value[up], age[up], place[up]
-        i = up
-    value[i], age[i], place[i] = new
-
-
-@kernel
-def _pop(value: Float32s, age: Int64s, place: Int64s, n: int) -> int:
-    """Take the lowest element off a heap of ``n``; its place."""
-    lowest = place[0]
-    last_value, last_age, last_place = value[n - 1], age[n - 1], place[n - 1]
-    i, down = 0, 1
-    while down < n - 1:
-        right = down + 1
-        if right < n - 1 and (
-            value[right] < value[down] or (value[right] == value[down] and age[right] < age[down])
-        ):
-            down = right
-        if last_value < value[down] or (last_value == value[down] and last_age <= age[down]):
-            break
-        value[i], age[i], place[i] = value[down], age[down], place[down]
-        i, down = down, 2 * down + 1
-    value[i], age[i], place[i] = last_value, last_age, last_place
-    return lowest
-
-
-@kernel
-def _flood(
-    image: Int32s,
-    h: Float32s,
-    v: Float32s,
-    scaling: Float32s,
-    component: Int64s,
-    row: Int64s,
-    start: Int32s,
-    stop: Int32s,
-) -> None:
-    """Grow markers (> 0) over the open pixels (-1) of the runs given, grouped by component."""
-    height, width = image.shape
-    step_y, step_x = (-1, 0, 0, 1), (0, -1, 1, 0)
-    value = np.empty(1024, np.float32)
-    age = np.empty(1024, np.int64)
-    place = np.empty(1024, np.int64)
-    i = 0
-    while i < row.size:
-        last, area = i, 0
-        while last < row.size and component[last] == component[i]:
-            area += stop[last] - start[last]
-            last += 1
-        if area > value.size:
-            value = np.empty(2 * area, np.float32)
-            age = np.empty(2 * area, np.int64)
-            place = np.empty(2 * area, np.int64)
-        n, clock = 0, 0
-        for run in range(i, last):
-            y = row[run]
-            for x in range(start[run], stop[run]):
-                if image[y, x] > 0 and _has_open(image, y, x):
-                    clock += 1
-                    energy = _energy(image, h, v, scaling, y, x)
-                    _push(value, age, place, n, (energy, 0, y * width + x))
-                    n += 1
-        while n > 0:
-            here = _pop(value, age, place, n)
-            n -= 1
-            y, x = here // width, here % width
-            for k in range(4):
-                b, a = y + step_y[k], x + step_x[k]
-                if 0 <= b < height and 0 <= a < width and image[b, a] == -1:
-                    clock += 1
-                    image[b, a] = image[y, x]
-                    energy = _energy(image, h, v, scaling, b, a)
-                    _push(value, age, place, n, (energy, clock, b * width + a))
-                    n += 1
-        i = last
-
-
-@kernel
-def _has_open(image: Int32s, y: int, x: int) -> bool:
-    """Whether a 4-neighbour is still open."""
-    height, width = image.shape
-    return bool(
-        (y > 0 and image[y - 1, x] == -1)
-        or (x > 0 and image[y, x - 1] == -1)
-        or (x + 1 < width and image[y, x + 1] == -1)
-        or (y + 1 < height and image[y + 1, x] == -1)
-    )

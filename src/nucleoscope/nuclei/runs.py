@@ -53,18 +53,25 @@ class Runs(NamedTuple):
         """The runs of the complement in rows of ``width`` pixels."""
         return Runs(*_gaps(self.first, self.start, self.stop, width))
 
-    def without_small(self, min_area: int) -> tuple[Runs, Int64s, int]:
-        """The runs of components of ``min_area`` pixels or more, renumbered, and how many."""
-        component, n = self.components()
-        area = np.bincount(component, weights=self.lengths(), minlength=n)
+    def without_small(self, min_area: int) -> Parts:
+        """The 4-connected components of ``min_area`` pixels or more."""
+        part, n = self.components()
+        area = np.bincount(part, weights=self.lengths(), minlength=n)
         keep = area >= min_area
-        number = np.cumsum(keep) - 1
-        kept = keep[component]
-        return self.select(kept), number[component[kept]], int(keep.sum())
+        kept = keep[part]
+        return Parts(self.select(kept), (np.cumsum(keep) - 1)[part[kept]], int(keep.sum()))
 
     def paint(self, image: NDArray[Any], value: NDArray[Any]) -> None:
         """Write ``value[i]`` into the pixels of run ``i``, in place."""
         _paint(image, self.first, self.start, self.stop, value)
+
+
+class Parts(NamedTuple):
+    """Connected components: ``part[i]`` in 0..n-1 is the component of run ``i``."""
+
+    runs: Runs
+    part: Int64s
+    n: int
 
 
 def find_runs(image: NDArray[Any]) -> Runs:
