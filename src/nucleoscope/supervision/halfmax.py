@@ -196,9 +196,9 @@ def _settle(
                 for dz in (-1, 1):
                     if 0 <= z + dz < n_z and own[z + dz, y, x] >= 0:
                         foreground[z + dz, y, x] = UNLABELLED
-                alone = 0 < x < n_x - 1 and 0 < y < n_y - 1
-                if alone and max(own[z, y, x - 1], own[z, y, x + 1]) < 0:
-                    if max(own[z, y - 1, x], own[z, y + 1, x]) < 0:
+                if 0 < x < n_x - 1 and 0 < y < n_y - 1:
+                    beside = max(own[z, y, x - 1], own[z, y, x + 1])
+                    if max(beside, own[z, y - 1, x], own[z, y + 1, x]) < 0:
                         continue
                 for b in range(max(0, y - rim), min(n_y, y + rim + 1)):
                     for a in range(max(0, x - rim), min(n_x, x + rim + 1)):

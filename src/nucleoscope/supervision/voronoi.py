@@ -57,8 +57,7 @@ def grid_points(shape: tuple[int, ...], points_zyx: NDArray[np.generic]) -> Int:
     places = given[:, -len(shape) :]
     if not ((places >= -0.5) & (places <= size - 0.5)).all():
         raise InputError(f"a point lies outside the image of shape {tuple(shape)}.")
-    voxel = np.clip(np.floor(places + 0.5), 0, size - 1).astype(np.int64)
-    return voxel
+    return np.clip(np.floor(places + 0.5), 0, size - 1).astype(np.int64)
 
 
 def _weight(z_step: float) -> float:

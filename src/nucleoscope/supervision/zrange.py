@@ -57,7 +57,7 @@ def slice_areas(
     Parameters
     ----------
     foreground
-        ``(Z, Y, X)`` bool or uint8, not 0 = foreground.
+        ``(Z, Y, X)``, not 0 = foreground.
     cells
         ``(Y, X)``, or ``(Z, Y, X)`` for cells in space; int32, 0 = no cell.
     n
@@ -76,9 +76,10 @@ def slice_areas(
         cells.ndim == 3 and len(cells) != len(foreground)
     ):
         raise CallError(f"cells {cells.shape} do not fit a foreground of {foreground.shape}.")
+    mask = foreground if foreground.dtype.itemsize == 1 else foreground != 0
     areas = np.zeros((n + 1, len(foreground)), np.int64)
     volume = cells if cells.ndim == 3 else cells[None]
-    _areas(foreground.view(np.uint8), np.ascontiguousarray(volume, dtype=np.int32), areas)
+    _areas(mask.view(np.uint8), np.ascontiguousarray(volume, dtype=np.int32), areas)
     return areas[1:]
 
 
