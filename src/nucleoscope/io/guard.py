@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -17,7 +18,9 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,8 @@ class Limits:
         Rows of a point or nucleus table.
     vertices
         Vertices in an outline file.
+    entries
+        Files in an archive.
 
     Examples
     --------
@@ -76,6 +81,7 @@ class Limits:
     pages: int = 1_000_000
     rows: int = 20_000_000
     vertices: int = 20_000_000
+    entries: int = 100_000
 
     def check(self, name: str, found: int, where: str) -> None:
         """Raise UnsafeInputError when ``found`` exceeds the limit called ``name``."""
@@ -311,6 +317,59 @@ def parse_json(data: bytes | str, *, where: str = "JSON", limits: Limits = DEFAU
 def read_json(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Any:
     """Read and strictly parse a JSON file; see ``parse_json``."""
     return parse_json(read_bytes(path, limits=limits), where=str(path), limits=limits)
+
+
+# Archives ---------------------------------------------------------------------------------------
+
+ZIP = b"PK\x03\x04"
+
+
+def read_zip(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> dict[str, bytes]:
+    """The files of a zip archive, read in memory; nothing is ever extracted to disk.
+
+    Announced sizes are the sender's words, so bytes are counted while they inflate.
+
+    Raises
+    ------
+    UnsafeInputError
+        Names that leave the archive, links, repeated names, encryption, too many or too large
+        files.
+    InputError
+        Not a zip archive, or damaged.
+    """
+    members: dict[str, bytes] = {}
+    left = min(limits.text_bytes, 100 * len(data) + MIB)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            limits.check("entries", len(entries), where)
+            for entry in entries:
+                _check_entry(entry, members, where)
+                if entry.is_dir():
+                    continue
+                with archive.open(entry) as file:
+                    content = file.read(left + 1)
+                left -= len(content)
+                if left < 0:
+                    raise UnsafeInputError(f"{where}: the archive inflates beyond its limit.")
+                members[entry.filename.casefold()] = content
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError) as error:
+        raise InputError(f"{where}: the zip archive is damaged ({error}).") from None
+    return members
+
+
+def _check_entry(entry: zipfile.ZipInfo, seen: Container[str], where: str) -> None:
+    """Refuse an entry of an archive that is not a plain file inside it."""
+    name = entry.filename
+    parts = name.replace("\\", "/").split("/")
+    kind = entry.external_attr >> 16 & 0o170000
+    is_plain = kind in (0, 0o100000, 0o040000)
+    leaves = ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]
+    if leaves or not is_plain or entry.flag_bits & 1 or name.casefold() in seen:
+        raise UnsafeInputError(
+            f"{where}: the archive entry {name[:80]!r} is refused (it leaves the archive, is a "
+            "link, is encrypted, or repeats a name)."
+        )
 
 
 # Writing ----------------------------------------------------------------------------------------
