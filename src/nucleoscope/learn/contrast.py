@@ -143,14 +143,15 @@ def supervised_pixel_contrast(
     """
     _check_pairs(anchors, anchor_labels, keys, key_labels)
     _check_range(temperature, hard_fraction)
-    similarity = _full(anchors) @ _full(keys).T.to(_full(anchors).dtype) / temperature
+    vectors = _full(anchors) / temperature
+    keys = keys.to(vectors.dtype)
     terms = []
     for label in torch.unique(anchor_labels).tolist():
         own = key_labels == label
         if bool(own.any()):
-            rows = similarity[anchor_labels == label]
-            terms.append(_one_class(rows[:, own], rows[:, ~own], hard_fraction))
-    return torch.cat(terms).mean() if terms else similarity[:0].sum()
+            rows = vectors[anchor_labels == label]
+            terms.append(_one_class(rows @ keys[own].T, rows @ keys[~own].T, hard_fraction))
+    return torch.cat(terms).mean() if terms else vectors[:0].sum()
 
 
 def sample_anchors(
@@ -204,12 +205,12 @@ def sample_anchors(
     pairs = [(b, c) for b in range(len(flat)) for c in _present(flat[b])]
     n = min(per_class, max(1, max_anchors // max(1, len(pairs))))
     found = [_hard_and_easy(flat[b] == c, guess[b] != c, n, generator) for b, c in pairs]
-    vectors = embedding.flatten(2)
-    rows = [vectors[b][:, at].T for (b, _), at in zip(pairs, found, strict=True)]
-    classes = [flat[b][at] for (b, _), at in zip(pairs, found, strict=True)]
+    image = [torch.full_like(at, b) for (b, _), at in zip(pairs, found, strict=True)]
     if not pairs:
         return embedding.new_zeros((0, embedding.shape[1])), flat.new_zeros(0)
-    return torch.cat(rows), torch.cat(classes)
+    where, at = torch.cat(image), torch.cat(found)
+    # One gather for all: its backward pass then fills one map and not one per image and class.
+    return embedding.flatten(2)[where, :, at], flat[where, at]
 
 
 def regions(
@@ -249,11 +250,12 @@ def regions(
         return embedding.new_zeros((0, len(embedding))), labels.new_zeros(0)
     classes = labels.flatten()[at]
     owner = torch.zeros_like(classes) if instances is None else instances.flatten()[at].long()
-    key = torch.stack([torch.where(classes > 0, owner, 0), classes])
-    groups, member = torch.unique(key, dim=1, return_inverse=True)
+    n_classes = classes.max() + 1
+    key = torch.where(classes > 0, owner, 0) * n_classes + classes
+    groups, member = torch.unique(key, return_inverse=True)
     rows = _full(embedding).flatten(1)[:, at].T
-    total = rows.new_zeros((groups.shape[1], rows.shape[1])).index_add_(0, member, rows)
-    return F.normalize(total, dim=1), groups[1]
+    total = rows.new_zeros((len(groups), rows.shape[1])).index_add_(0, member, rows)
+    return F.normalize(total, dim=1), groups % n_classes
 
 
 class MemoryBank(nn.Module):
@@ -426,7 +428,8 @@ class PixelContrast(nn.Module):
         Parameters
         ----------
         embedding
-            ``(B, D, Y, X)``, unit length per pixel.
+            ``(B, D, Y, X)``, unit length per pixel. At a coarser stride it costs less: the head on
+            ``features[..., 1::2, 1::2]`` sees the very pixels whose labels are read.
         labels
             ``(B, *, *)`` int64, -1 for unlabelled. A map of another size than the embedding's is
             read at its nearest pixels.
