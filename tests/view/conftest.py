@@ -46,6 +46,6 @@ def make_scene(
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scene() -> Maker:
     return make_scene

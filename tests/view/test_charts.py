@@ -29,7 +29,9 @@ def test_values_that_are_missing_make_no_chart() -> None:
     assert charts.histogram("p", {"positive": np.array([np.nan, np.inf])}, COLOURS) is None
 
 
-@pytest.mark.parametrize(("value", "bin_"), [(0.0, "0.00-0.05"), (0.15, "0.15-0.20"), (1.0, "0.95-1.00")])
+@pytest.mark.parametrize(
+    ("value", "bin_"), [(0.0, "0.00-0.05"), (0.15, "0.15-0.20"), (1.0, "0.95-1.00")]
+)
 def test_an_edge_opens_its_bin_and_one_closes_the_last(value: float, bin_: str) -> None:
     chart = charts.histogram("p", {"positive": np.array([value])}, COLOURS)
     assert chart is not None

@@ -173,7 +173,7 @@ def test_a_nice_length_is_at_most_a_fifth_and_at_least_a_twelfth(width: float) -
 def test_shapes_that_do_not_belong_together_are_refused(
     image: tuple[int, ...], labels: tuple[int, ...] | None
 ) -> None:
-    with pytest.raises(CallError, match="found|fit"):
+    with pytest.raises(CallError, match=r"found|fit"):
         drawing.overlay(
             np.zeros(image, np.uint8), None if labels is None else np.zeros(labels, np.int32)
         )

@@ -13,6 +13,7 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,7 @@ def _score_groups(scores: Mapping[str, Any]) -> list[dict[str, object]]:
             continue
         nested = {k: v for k, v in ((k, _mapping(v)) for k, v in inner.items()) if v is not None}
         rows = [_score_row(k, v) for k, v in inner.items() if k not in nested]
-        title, note = SCORE_TITLES.get(key, key), SCORE_NOTES.get(key)
+        title, note = SCORE_TITLES.get(key, short(key)), SCORE_NOTES.get(key)
         groups.append({"title": title, "rows": rows, "grid": _score_grid(nested), "note": note})
     if loose:
         groups.append({"title": "Other figures", "rows": loose, "grid": [], "note": None})
@@ -317,7 +318,7 @@ def _score_grid(nested: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def _score_row(name: str, value: object) -> dict[str, object]:
     """One figure; a float in [0, 1] gets a bar."""
     label = {"f1": "F1", "tp": "right", "fp": "spurious", "fn": "missed"}.get(
-        name, name.replace("_", " ")
+        name, short(name.replace("_", " "))
     )
     if isinstance(value, (float, np.floating)):
         number = float(value)
@@ -357,7 +358,11 @@ def _table(image: ReportImage) -> dict[str, object]:
     """The first nuclei with the columns that say something."""
     frame = image.table.frame
     extra = {
-        c: (c.replace("_", " "), f"column {c} of the table", 2 if c.endswith("_prob") else None)
+        c: (
+            short(c.replace("_", " ")),
+            f"column {short(c)} of the table",
+            2 if c.endswith("_prob") else None,
+        )
         for c in frame.columns
         if c.endswith(("_prob", "_positive")) and c not in COLUMNS
     }
@@ -630,6 +635,7 @@ def render_report(run: ReportRun, images: Sequence[ReportImage]) -> str:
     return page.strip() + "\n"
 
 
+@cache
 def _template() -> jinja2.Template:
     """The page's template; every value is escaped, text is made visible first."""
     environment = jinja2.Environment(

@@ -29,7 +29,7 @@
       if (frame.rims) parts.rims.src = frame.rims;
       const z = data.slices[index];
       if (slider) slider.value = String(index);
-      if (readout) readout.textContent = `slice ${z + 1} of ${data.depth}`;
+      if (readout) readout.textContent = `slice ${z + 1} of ${data.depth} (z = ${z})`;
       const next = index + 1 < data.slices.length ? data.slices[index + 1] : Infinity;
       svg.querySelectorAll(".click").forEach((dot) => {
         const at = Number(dot.dataset.z);
@@ -54,7 +54,7 @@
       text += ` · ${nucleus.type}`;
       if (nucleus.prob !== null) text += ` (probability ${nucleus.prob.toFixed(2)})`;
       if (nucleus.score !== null) text += ` · score ${nucleus.score.toFixed(2)}`;
-      if (data.depth > 1) text += ` · slices ${nucleus.z0 + 1} to ${nucleus.z1 + 1}`;
+      if (data.depth > 1) text += ` · z ${nucleus.z0} to ${nucleus.z1}`;
       return text;
     }
 
