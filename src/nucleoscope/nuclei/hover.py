@@ -7,7 +7,9 @@ what remains of the foreground between the borders are markers, and a watershed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +18,14 @@ from nucleoscope.data.maps import HoverMaps
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.jit import kernel
 from nucleoscope.nuclei.flood import reflect, watershed
+from nucleoscope.nuclei.measure import IdRuns, extents
 from nucleoscope.nuclei.runs import Parts, find_runs
 
 Float32s = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 #: Lowest and highest derivative of the H map, then of the V map.
 Slopes = tuple[tuple[float, float], tuple[float, float]]
@@ -36,7 +40,8 @@ def _taps(smoothings: int, differences: int) -> Float32s:
         taps = np.convolve(taps, [1.0, 1.0])
     for _ in range(differences):
         taps = np.convolve(taps, [-1.0, 1.0])
-    return (taps[REACH:] / np.abs(taps).sum()).astype(np.float32)
+    half: Float32s = (taps[REACH:] / np.abs(taps).sum()).astype(np.float32)
+    return half
 
 
 # The 21-tap Sobel pair is a binomial; its scale cancels in the normalisation that follows.
@@ -154,6 +159,172 @@ def slopes(maps: HoverMaps) -> Slopes:
     ((0.0, 0.0), (0.0, 0.0))
     """
     return _derivatives(maps)[2]
+
+
+class InstanceTypes(NamedTuple):
+    """What the network says of each instance, ids ascending.
+
+    ``type_index`` is the row of the NC map (0 = unclassified), ``type_prob`` its probability
+    (NaN when unclassified), ``probabilities`` the mean NC probability of every row ``(n, K)``,
+    ``score`` the mean foreground probability.
+    """
+
+    ids: Int64s
+    type_index: Int64s
+    type_prob: Floats
+    probabilities: Floats
+    score: Floats
+
+    def names(self, types: Sequence[str]) -> list[str]:
+        """The type of each instance; ``types`` names rows 1.. of the NC map."""
+        listed = ["unclassified", *types]
+        return [listed[index] for index in self.type_index]
+
+
+def instance_types(
+    labels: NDArray[np.integer[Any]],
+    maps: HoverMaps,
+    *,
+    vote: Literal["mean", "majority"] = "mean",
+    min_support: float = 0.1,
+) -> InstanceTypes:
+    """Type, type probability and detection score of each instance.
+
+    ``mean``: the type with the highest mean NC probability over the instance's pixels, its
+    probability taken among the types alone (background left out). ``majority``: the most
+    frequent arg max, or the second most frequent where that is background; its probability is
+    its share of the pixels (Graham et al. 2019). A nucleus that only the foreground map
+    supports is unclassified: its mean probability of all types together (or their share of the
+    votes) is below ``min_support``, or there is no NC map.
+
+    Parameters
+    ----------
+    labels
+        ``(Y, X)`` instance map.
+    maps
+        Of the same slice.
+    vote
+        See above.
+    min_support
+        In [0, 1]; a nucleus without any support is unclassified in any case.
+
+    Raises
+    ------
+    InputError
+        Instance map and maps differ in shape.
+
+    Examples
+    --------
+    >>> labels = np.array([[1, 1, 0]], dtype=np.int32)
+    >>> types = np.array([[[0.2, 0.2, 1]], [[0.6, 0.6, 0]], [[0.2, 0.2, 0]]], dtype=np.float32)
+    >>> maps = HoverMaps(np.ones((1, 3), np.float32), np.zeros((2, 1, 3), np.float32), types)
+    >>> found = instance_types(labels, maps)
+    >>> found.names(["immune", "tumour"]), found.type_prob.round(2).tolist()
+    (['immune'], [0.75])
+    """
+    if labels.shape != maps.foreground.shape:
+        raise InputError(
+            f"the instance map is {labels.shape} but the maps are {maps.foreground.shape}."
+        )
+    runs, index, ids = IdRuns.of(labels)
+    types = np.zeros((0, *labels.shape), np.float32) if maps.types is None else maps.types
+    totals = np.zeros((ids.size, types.shape[0] + 2))
+    votes = np.zeros((ids.size, types.shape[0]), dtype=np.int64)
+    _tally(*runs, index, maps.foreground, types, totals, votes)
+    size = totals[:, :1]
+    means = totals[:, 2:] / size
+    weights = (means if vote == "mean" else votes / size)[:, 1:]
+    total = weights.sum(axis=1)
+    known = (total > 0) & (total >= min_support)
+    best = weights.argmax(axis=1) if weights.shape[1] else np.zeros(ids.size, dtype=np.int64)
+    prob = np.full(ids.size, np.nan)
+    prob[known] = weights[known, best[known]] / (total[known] if vote == "mean" else 1.0)
+    return InstanceTypes(ids, np.where(known, best + 1, 0), prob, means, totals[:, 1] / size[:, 0])
+
+
+def hover_targets(instances: NDArray[np.integer[Any]]) -> Float32s:
+    """Offsets to the centre of each nucleus, what the HV branch is taught.
+
+    Pixel offsets ``x - [cx + 1/2]`` and ``y - [cy + 1/2]`` to the rounded centre of mass, the
+    negative side divided by its largest magnitude and the positive side by its own, so that
+    each nucleus spans [-1, 1] (Graham et al. 2019, section 3.1). The published code counts
+    pixels from 1 there and so shifts every centre by one pixel; this does not.
+
+    Parameters
+    ----------
+    instances
+        ``(Y, X)`` instance map; or ``(Z, Y, X)``, each slice taken for itself.
+
+    Returns
+    -------
+    ``(2, Y, X)`` float32, horizontal then vertical, 0 outside nuclei; ``(Z, 2, Y, X)`` for a
+    stack.
+
+    Examples
+    --------
+    >>> hover_targets(np.array([[0, 1, 1, 1, 0]]))[0].tolist()
+    [[0.0, -1.0, 0.0, 1.0, 0.0]]
+    """
+    if instances.ndim == 3:
+        planes = [hover_targets(plane) for plane in instances]
+        return np.stack(planes) if planes else np.zeros((0, 2, *instances.shape[1:]), np.float32)
+    found = extents(instances)
+    runs, index, _ = IdRuns.of(instances)
+    target = np.zeros((2, *instances.shape), dtype=np.float32)
+    centre_x = np.floor(found.x + 0.5).astype(np.int64)
+    centre_y = np.floor(found.y + 0.5).astype(np.int64)
+    left, right = centre_x - found.low[:, 2], found.high[:, 2] - 1 - centre_x
+    up, down = centre_y - found.low[:, 1], found.high[:, 1] - 1 - centre_y
+    _slope_runs(*runs, centre_x[index], left[index], right[index], target[0])
+    dy = runs.rows() - centre_y[index]
+    side = np.where(dy < 0, up[index], down[index])
+    runs.paint(target[1], (dy / np.maximum(side, 1)).astype(np.float32))
+    return target
+
+
+@kernel
+def _tally(
+    first: Int64s,
+    start: Int32s,
+    stop: Int32s,
+    index: Int64s,
+    foreground: Float32s,
+    types: Float32s,
+    totals: Floats,
+    votes: Int64s,
+) -> None:
+    """Sum pixels, foreground and NC probabilities (columns of ``totals``), count arg maxima."""
+    for y in range(first.size - 1):
+        for i in range(first[y], first[y + 1]):
+            n = index[i]
+            totals[n, 0] += stop[i] - start[i]
+            for x in range(start[i], stop[i]):
+                totals[n, 1] += foreground[y, x]
+                best = 0
+                for k in range(types.shape[0]):
+                    totals[n, k + 2] += types[k, y, x]
+                    if types[k, y, x] > types[best, y, x]:
+                        best = k
+                if types.shape[0] > 0:
+                    votes[n, best] += 1
+
+
+@kernel
+def _slope_runs(
+    first: Int64s,
+    start: Int32s,
+    stop: Int32s,
+    centre: Int64s,
+    left: Int64s,
+    right: Int64s,
+    target: Float32s,
+) -> None:
+    """Write scaled horizontal offsets into the pixels of each run."""
+    for y in range(first.size - 1):
+        for i in range(first[y], first[y + 1]):
+            for x in range(start[i], stop[i]):
+                side = left[i] if x < centre[i] else right[i]
+                target[y, x] = (x - centre[i]) / max(side, 1)
 
 
 def _derivatives(maps: HoverMaps) -> tuple[Float32s, Float32s, Slopes]:
