@@ -324,8 +324,10 @@ def read_json(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Any:
 ZIP = b"PK\x03\x04"
 
 
-def read_zip(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> dict[str, bytes]:
-    """The files of a zip archive, read in memory; nothing is ever extracted to disk.
+def read_zip(
+    data: bytes, where: str, limits: Limits = DEFAULT_LIMITS, *, suffix: str = ""
+) -> dict[str, bytes]:
+    """The files of a zip archive that end in ``suffix``, read in memory, never put on disk.
 
     Announced sizes are the sender's words, so bytes are counted while they inflate.
 
@@ -345,14 +347,15 @@ def read_zip(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> dict[s
             limits.check("entries", len(entries), where)
             for entry in entries:
                 _check_entry(entry, members, where)
-                if entry.is_dir():
+                name = entry.filename.casefold()
+                if entry.is_dir() or not name.endswith(suffix) or name.startswith("__macosx/"):
                     continue
                 with archive.open(entry) as file:
                     content = file.read(left + 1)
                 left -= len(content)
                 if left < 0:
                     raise UnsafeInputError(f"{where}: the archive inflates beyond its limit.")
-                members[entry.filename.casefold()] = content
+                members[name] = content
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError) as error:
         raise InputError(f"{where}: the zip archive is damaged ({error}).") from None
     return members

@@ -111,8 +111,8 @@ def read_region(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Region:
     data = guard.read_bytes(path, limits=limits)
     with guard.reading(path):
         if data.startswith((MAGIC, guard.ZIP)):
-            members = guard.read_zip(data, where, limits) if data.startswith(guard.ZIP) else None
-            files = members or {where: data}
+            is_zip = data.startswith(guard.ZIP)
+            files = guard.read_zip(data, where, limits, suffix=".roi") if is_zip else {where: data}
             rings = [
                 ring - 0.5 for name, raw in files.items() for ring in parse_roi(raw, name).rings
             ]

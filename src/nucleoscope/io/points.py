@@ -105,10 +105,12 @@ def _contract(source: _Source) -> Points:
     frame, where = _frame(source), source.where
     n = len(frame)
     z = _numbers(frame, "z", where) if "z" in frame and _any(frame["z"]) else np.zeros(n)
-    types = restore_cells(frame["type"].str.strip()) if "type" in frame else [""] * n
+    types = np.full(n, "")
+    if "type" in frame:
+        types = restore_cells(frame["type"].str.strip()).to_numpy(dtype=object).astype(np.str_)
     ids = _whole(frame, "id", where) if "id" in frame and _any(frame["id"]) else None
     y, x = _numbers(frame, "y", where), _numbers(frame, "x", where)
-    return Points(z, y, x, np.array(list(types), dtype=np.str_), ids, where)
+    return Points(z, y, x, types, ids, where)
 
 
 def _any(column: pd.Series[str]) -> bool:
@@ -241,7 +243,7 @@ def _rois(source: _Source) -> Points:
     is_zip = source.data.startswith(guard.ZIP)
     files = {source.where: source.data}
     if is_zip:
-        files = guard.read_zip(source.data, source.where, source.limits)
+        files = guard.read_zip(source.data, source.where, source.limits, suffix=".roi")
     found = [parse_roi(raw, name).points for name, raw in files.items()]
     zyx = np.concatenate([np.empty((0, 3)), *found])
     if not len(zyx):
@@ -324,7 +326,7 @@ def n_duplicates(points: Points) -> int:
     >>> n_duplicates(Points(z=[0, 0], y=[1, 1], x=[2, 2]))
     1
     """
-    return len(points) - len(np.unique(points.zyx(), axis=0))
+    return int(pd.DataFrame(points.zyx()).duplicated().sum())
 
 
 def write_points(path: Path | str, points: Points, *, overwrite: bool = False) -> None:
