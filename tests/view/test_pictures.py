@@ -93,7 +93,7 @@ def test_a_colour_image_is_one_layer() -> None:
 
 def test_emip_never_exceeds_mip(scene: Callable[..., ReportImage]) -> None:
     image = scene()
-    plane = pictures.emip(image.volume, image.labels)
+    plane = pictures.found_emip(image.volume, image.labels)
     assert plane is not None
     assert (plane <= image.volume.data.max(axis=1)).all()
 
@@ -105,6 +105,6 @@ def test_a_marker_at_other_slices_leaves_no_trace_on_emip(
     data = image.volume.data.copy()
     data[0] = 0
     data[0, 0] = 250  # above every nucleus
-    plane = pictures.emip(Volume(data, ("LT", "DAPI")), image.labels)
+    plane = pictures.found_emip(Volume(data, ("LT", "DAPI")), image.labels)
     assert plane is not None
     assert not plane[0].any()

@@ -19,7 +19,7 @@ import pytest
 
 from nucleoscope.data import Labels, NucleusTable, Points, Volume
 from nucleoscope.errors import CallError, InputError
-from nucleoscope.view import report
+from nucleoscope.view import scoring, sections
 from nucleoscope.view.report import ReportImage, ReportRun, render_report, write_report
 
 Maker = Callable[..., ReportImage]
@@ -169,9 +169,9 @@ def test_figures_are_those_of_the_table_and_the_truth(scene: Maker) -> None:
 def test_scores_count_inside_the_region_only(scene: Maker) -> None:
     image = scene(n=4)
     outside = Points([0.0, *image.truth.z], [0.0, *image.truth.y], [0.0, *image.truth.x])
-    scores = report.truth_scores(image.table, outside, image.region)
+    scores = scoring.truth_scores(image.table, outside, image.region)
     assert scores["detection"].fn == 0
-    assert report.truth_scores(image.table, outside)["detection"].fn == 1
+    assert scoring.truth_scores(image.table, outside)["detection"].fn == 1
 
 
 def test_given_scores_are_shown_instead_of_computed_ones(scene: Maker) -> None:
@@ -222,21 +222,21 @@ def test_training_curves_appear_when_there_are_any(scene: Maker) -> None:
 
 def test_the_table_stops_at_its_limit_and_says_so(scene: Maker) -> None:
     image = scene()
-    n = report.MAX_ROWS + 50
+    n = sections.MAX_ROWS + 50
     many = pd.DataFrame({"id": np.arange(1, n + 1), "y": 5.0, "x": 6.0})
     page = Page(render_report(ReportRun("run"), [replace(image, table=NucleusTable(many))]))
-    assert sum("nucleus" in c for c in page.attributes("class")) == report.MAX_ROWS
-    assert f"({report.MAX_ROWS} of {n})" in page.text
+    assert sum("nucleus" in c for c in page.attributes("class")) == sections.MAX_ROWS
+    assert f"({sections.MAX_ROWS} of {n})" in page.text
     assert "The others are in the table file." in page.text
 
 
 def test_many_images_are_all_counted_and_the_first_shown(scene: Maker) -> None:
     image = scene(size=40, depth=2, n=1)
-    several = [replace(image, name=f"stack {i}") for i in range(report.MAX_IMAGES + 3)]
+    several = [replace(image, name=f"stack {i}") for i in range(sections.MAX_IMAGES + 3)]
     page = Page(render_report(ReportRun("run"), several))
-    assert page.attributes("class").count("image") == report.MAX_IMAGES
-    assert f"stack {report.MAX_IMAGES + 2}" in page.text
-    assert f"first {report.MAX_IMAGES} images" in page.text
+    assert page.attributes("class").count("image") == sections.MAX_IMAGES
+    assert f"stack {sections.MAX_IMAGES + 2}" in page.text
+    assert f"first {sections.MAX_IMAGES} images" in page.text
 
 
 def test_labels_of_another_shape_are_refused(scene: Maker) -> None:

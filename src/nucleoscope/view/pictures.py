@@ -11,14 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.region import Region
 from nucleoscope.data.volume import Volume
+from nucleoscope.nuclei.measure import extents
+from nucleoscope.supervision.project import project
+from nucleoscope.supervision.voronoi import nearest_point
 from nucleoscope.view.overlay import data_uri, encode_jpeg, encode_png, paint, rims, stretch
 
-__all__ = ["Frame", "Pictures", "crop_box", "emip", "make_pictures"]
+__all__ = ["Frame", "Pictures", "crop_box", "found_emip", "make_pictures"]
 
 #: Longest side of a stored picture, in its pixels, before the budget has its say.
 MAX_SIDE = 640
@@ -114,27 +116,20 @@ def _rims_uri(
     return data_uri(encode_png(paint(rims(small), types, colours)))
 
 
-def emip(volume: Volume, labels: Labels) -> NDArray[np.generic] | None:
-    """Enhanced maximum-intensity projection ``(C, Y, X)`` of the nuclei found.
+def found_emip(volume: Volume, labels: Labels) -> NDArray[np.generic] | None:
+    """Extended maximum intensity projection ``(C, Y, X)`` of the nuclei found; None without any.
 
-    Each pixel takes the maximum over the slices of the nucleus whose centroid is nearest in xy,
-    so a marker that lies above or below a nucleus leaves no trace on it (LECL, section on EMIP).
-    None when there is no nucleus.
+    Cells and z ranges are those of the instance map: the cell of a pixel is the nucleus whose
+    centroid is nearest in the plane, its range the slices from the nucleus's first to its last.
     """
-    z, y, x = np.nonzero(labels.data)
-    if not len(z):
+    nuclei = extents(labels.data)
+    if not nuclei.ids.size:
         return None
-    ids, index = np.unique(labels.data[z, y, x], return_inverse=True)
-    counts = np.bincount(index)
-    centroids = np.stack([np.bincount(index, y) / counts, np.bincount(index, x) / counts], axis=1)
-    spans = np.zeros((len(ids), labels.shape[0]), dtype=bool)
-    spans[index, z] = True
-    grid = np.indices(labels.shape[1:]).reshape(2, -1).T
-    cells = cKDTree(centroids).query(grid)[1].reshape(labels.shape[1:])
-    out = np.zeros((volume.data.shape[0], *labels.shape[1:]), dtype=volume.data.dtype)
-    for at, plane in enumerate(np.moveaxis(volume.data, 1, 0)):
-        np.maximum(out, plane, out=out, where=spans[cells, at])
-    return out
+    at = np.arange(labels.shape[0])
+    z_ranges = (at >= nuclei.low[:, :1]) & (at < nuclei.high[:, :1])
+    centroids = np.stack([nuclei.z, nuclei.y, nuclei.x], axis=1)
+    cells = nearest_point(labels.shape[1:], centroids)
+    return project(volume, method="emip", cells=cells, z_ranges=z_ranges).data
 
 
 def make_pictures(
@@ -203,7 +198,7 @@ def _projections(volume: Volume, labels: Labels) -> dict[str, NDArray[np.generic
     """``mip`` and ``emip``; nothing for an image of one slice, which is its own projection."""
     if volume.shape[0] == 1:
         return {}
-    both = {"mip": volume.data.max(axis=1), "emip": emip(volume, labels)}
+    both = {"mip": volume.data.max(axis=1), "emip": found_emip(volume, labels)}
     return {name: plane for name, plane in both.items() if plane is not None}
 
 

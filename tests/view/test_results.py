@@ -1,0 +1,84 @@
+"""The report of a run's folder: everything found again, or said to be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nucleoscope.errors import InputError
+from nucleoscope.io.guard import write_json
+from nucleoscope.io.omezarr import write_labels
+from nucleoscope.io.outlines import write_region
+from nucleoscope.io.points import write_points
+from nucleoscope.io.tables import write_table
+from nucleoscope.io.tiff import write_ome_tiff
+from nucleoscope.view.report import ReportImage
+from nucleoscope.view.results import read_results, report
+
+
+@pytest.fixture
+def run(scene: Callable[..., ReportImage], tmp_path: Path) -> Path:
+    """An OUT folder of two images, as ``detect`` leaves it, and the images beside it."""
+    for name in ("first", "second"):
+        image = scene(name)
+        write_ome_tiff(tmp_path / f"{name}.ome.tif", image.volume)
+        assert image.truth is not None
+        assert image.region is not None
+        write_points(tmp_path / f"{name}.points.csv", image.truth)
+        write_region(tmp_path / f"{name}.roi.geojson", image.region)
+        write_table(image.table, tmp_path / "out" / name)
+        write_labels(tmp_path / "out" / name / "labels.ome.zarr", image.labels)
+    inputs = [{"path": str(tmp_path / "first.ome.tif")}, {"path": "../second.ome.tif"}]
+    facts = {
+        "recipe": "lecl",
+        "versions": {"torch": "2.13.0", "numpy": "2"},
+        "timings": {"all": 1.5},
+    }
+    write_json(tmp_path / "out" / "run.json", {**facts, "inputs": inputs})
+    return tmp_path / "out"
+
+
+def test_everything_a_run_left_is_found_again(run: Path, scene: Callable[..., ReportImage]) -> None:
+    what, images = read_results(run)
+    assert [image.name for image in images] == ["first", "second"]
+    assert what.facts == {
+        "recipe": "lecl",
+        "versions": "torch 2.13.0, numpy 2",
+        "timings": "all 1.5",
+    }
+    for image in images:
+        assert (image.volume.data == scene().volume.data).all()
+        assert (image.labels.data == scene().labels.data).all()
+        assert image.truth is not None
+        assert len(image.truth) == 6
+        assert image.region is not None
+
+
+def test_the_page_lies_in_the_folder_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
+    assert report(run) == run / "report.html"
+    other = report([run, run], tmp_path / "both.html", title="Both")
+    text = other.read_text(encoding="utf-8")
+    assert "<h1>Both</h1>" in text
+    assert "24 nuclei in 4 images." in text
+
+
+def test_an_image_that_was_moved_is_named_and_its_nuclei_still_shown(run: Path) -> None:
+    (run.parent / "first.ome.tif").unlink()
+    _, images = read_results(run)
+    assert "first.ome.tif" in images[0].notices[0]
+    assert len(images[0].table) == 6
+    assert not images[1].notices
+
+
+def test_a_folder_without_a_manifest_is_not_finished(run: Path) -> None:
+    (run / "run.json").unlink()
+    with pytest.raises(InputError, match=r"no run\.json"):
+        report(run)
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {})
+    with pytest.raises(InputError, match="run detect first"):
+        report(tmp_path)
