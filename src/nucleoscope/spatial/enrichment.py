@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.spatial.graph import Graph
-from nucleoscope.spatial.kernels import permuted_edge_sums
 from nucleoscope.spatial.parallel import pieces, spread, stream_seeds
 from nucleoscope.spatial.pattern import Pattern
+from nucleoscope.spatial.relabel import BATCH, Relabelling
 
 Matrix = NDArray[np.float64]
 
 #: Where fewer edges than this are expected the normal approximation is not used.
 MIN_EXPECTED = 5.0
-#: Permutations per piece of work.
-BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,24 +269,16 @@ def permuted_sums(
     (2, 2, 2)
     """
     _check(graph, pattern)
-    strata = np.zeros(len(pattern), np.int64) if pattern.strata is None else pattern.strata
-    order = np.argsort(strata, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.unique(strata, return_counts=True)[1])])
-    place = np.empty(len(order), np.int32)
-    place[order] = np.arange(len(order), dtype=np.int32)
     rows, columns = graph.rows, graph.indices
     half = graph.is_symmetric and weights is None
     if half:
         once = rows < columns
         rows, columns = rows[once], columns[once]
-    given = np.empty(0) if weights is None else np.asarray(weights, np.float64)
-    start, end = place[rows], place[columns]
-    labels, seeds = pattern.codes[order], stream_seeds(seed, n)
+    relabelled = Relabelling.of(pattern, rows, columns, weights)
+    seeds = stream_seeds(seed, n)
 
     def work(part: slice) -> Matrix:
-        return permuted_edge_sums(
-            start, end, given, labels, starts.astype(np.int64), seeds[part], pattern.n_types
-        )
+        return relabelled.sums(seeds[part])[..., 0]
 
     parts = spread(work, pieces(n, BATCH), n_jobs)
     sums = np.concatenate([np.zeros((0, pattern.n_types, pattern.n_types)), *parts])

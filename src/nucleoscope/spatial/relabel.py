@@ -1,0 +1,77 @@
+"""Sums over fixed pairs of nuclei when their types are dealt out again at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleoscope.spatial.kernels import permuted_pair_sums
+from nucleoscope.spatial.pattern import Pattern
+
+#: Relabellings per piece of work.
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Relabelling:
+    """Pairs, their weights and slots, ready for any number of relabellings within strata.
+
+    Parameters
+    ----------
+    start, end
+        ``(m,)`` int32: the two nuclei of each pair, in the order of their strata.
+    weights, slots
+        ``(m,)`` float64 and int32, or empty for ones and for slot 0.
+    labels
+        ``(n,)`` uint8, in the order of the strata.
+    starts
+        ``(n_strata + 1,)`` int64.
+    n_types, n_slots
+        Sizes of the result.
+    """
+
+    start: NDArray[np.int32]
+    end: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    slots: NDArray[np.int32]
+    labels: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    n_types: int
+    n_slots: int
+
+    @classmethod
+    def of(
+        cls,
+        pattern: Pattern,
+        rows: NDArray[np.integer[Any]],
+        columns: NDArray[np.integer[Any]],
+        weights: NDArray[np.float64] | None = None,
+        slots: NDArray[np.int32] | None = None,
+        n_slots: int = 1,
+    ) -> Relabelling:
+        """Pairs ``rows[e], columns[e]`` of a pattern's nuclei."""
+        strata = np.zeros(len(pattern), np.int64) if pattern.strata is None else pattern.strata
+        order = np.argsort(strata, kind="stable")
+        sizes = np.unique(strata, return_counts=True)[1]
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
+        return cls(
+            place[rows],
+            place[columns],
+            np.empty(0) if weights is None else np.ascontiguousarray(weights, np.float64),
+            np.empty(0, np.int32) if slots is None else np.ascontiguousarray(slots, np.int32),
+            pattern.codes[order],
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            pattern.n_types,
+            n_slots,
+        )
+
+    def sums(self, seeds: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """``(len(seeds), K, K, n_slots)``: sums of every seed's relabelling, pairs as given."""
+        return permuted_pair_sums(
+            self.start, self.end, self.weights, self.slots, self.labels, self.starts, seeds,
+            self.n_types, self.n_slots,
+        )  # fmt: skip
