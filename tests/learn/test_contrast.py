@@ -397,6 +397,15 @@ def test_labels_of_twice_the_size_are_read_at_the_nearest_pixel():
     assert values[0] == values[1] > 0
 
 
+def test_an_embedding_of_every_second_pixel_meets_its_own_labels():
+    _, labels, _ = scene(0)
+    embedding = F.one_hot(labels + 1, 4).permute(0, 3, 1, 2).float()[..., 1::2, 1::2]
+    contrast = PixelContrast(3, 4)
+    contrast(embedding, labels, labels, generator=generator())
+    keys, classes = contrast.bank.keys()
+    assert torch.equal(keys.argmax(1) - 1, classes)
+
+
 def test_training_with_the_term_separates_two_classes():
     g = generator(2)
     features = torch.randn(1, 8, 16, 16, generator=g)
