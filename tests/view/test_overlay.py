@@ -57,6 +57,14 @@ def test_overlapping_nuclei_both_keep_their_rim_on_a_projection() -> None:
     assert drawing.rims(labels)[4, 4] == 2, "the lower nucleus's edge shows inside the upper one"
 
 
+@pytest.mark.parametrize("free", [np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]])
+def test_a_nucleus_that_fills_all_but_one_side_has_one_straight_rim(free: object) -> None:
+    labels = np.ones((1, 5, 6), np.int32)
+    labels[0][free] = 0  # type: ignore[index]
+    assert np.array_equal(drawing.rims(labels), slow_rims(labels))
+    assert drawing.rims(labels).any()
+
+
 def test_no_nucleus_has_no_rim() -> None:
     assert not drawing.rims(np.zeros((0, 4, 5), np.int32)).any()
     assert drawing.rims(np.zeros((4, 5), np.int32)).shape == (4, 5)

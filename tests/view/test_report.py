@@ -114,6 +114,13 @@ def test_a_hostile_name_adds_nothing_to_the_page(scene: Maker, calm: Page, paylo
     assert len(text.encode("utf-8")) < 300_000
 
 
+def test_the_script_shows_no_type_backwards(scene: Maker) -> None:
+    run, images = hostile(scene, "a\u202eb")
+    nuclei = frames(render_report(run, images[:1]))["nuclei"]
+    assert isinstance(nuclei, list)
+    assert {nucleus["type"] for nucleus in nuclei} == {"a\\u202eb", "positive"}
+
+
 def test_a_plain_name_is_shown_as_it_is(scene: Maker) -> None:
     name = "plaque 3 (µm) & <left>"
     assert name in Page(render_report(*hostile(scene, name))).text
