@@ -39,9 +39,19 @@ def test_splitting_into_batches_changes_nothing(monkeypatch):
     rng = np.random.default_rng(4)
     pairs = np.unique(rng.integers(0, 60, (90, 2)), axis=0)
     costs = rng.random(len(pairs))
-    whole = assign(pairs[:, 0], pairs[:, 1], costs, single=99.0)
+    whole = assign(pairs[:, 0], pairs[:, 1], costs, single=None)
     monkeypatch.setattr(assignment, "BATCH", 1)
-    assert assign(pairs[:, 0], pairs[:, 1], costs, single=99.0).tolist() == whole.tolist()
+    assert assign(pairs[:, 0], pairs[:, 1], costs, single=None).tolist() == whole.tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(graphs, st.integers(0, 10**6))
+def test_without_a_price_for_singles_the_number_of_pairs_comes_first(graph, seed):
+    rows, columns = np.array(sorted(graph), dtype=np.int64).T
+    costs = np.random.default_rng(seed).choice([0.0, 1.0, 1000.0], len(rows))
+    plain, dear = assign(rows, columns, costs), assign(rows, columns, costs, single=1e6)
+    assert len(plain) == len(dear)
+    assert costs[plain].sum() == costs[dear].sum()
 
 
 def test_no_pairs_give_no_choice():

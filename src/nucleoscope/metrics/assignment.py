@@ -19,10 +19,10 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 #: Components are solved together until they hold this many pairs.
-BATCH = 4096
+BATCH = 1024
 
 
-def assign(rows: Ints, columns: Ints, costs: Floats, *, single: float) -> Ints:
+def assign(rows: Ints, columns: Ints, costs: Floats, *, single: float | None = None) -> Ints:
     """Choose pairs so that no row or column is used twice and the total price is least.
 
     The price is the sum of the chosen pairs' costs plus ``single`` for every row and every
@@ -36,8 +36,8 @@ def assign(rows: Ints, columns: Ints, costs: Floats, *, single: float) -> Ints:
     costs
         ``(k,)`` finite.
     single
-        Price of leaving one row or one column alone. Larger than any sum of costs: the number
-        of pairs comes first. Zero with negative costs: the sum alone decides.
+        Price of leaving one row or one column alone. None: so dear that the number of pairs comes
+        first (costs must not be negative). Zero with negative costs: the sum alone decides.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def assign(rows: Ints, columns: Ints, costs: Floats, *, single: float) -> Ints:
     --------
     >>> import numpy as np
     >>> i = np.array
-    >>> assign(i([0, 0, 1]), i([0, 1, 0]), i([1.0, 5.0, 9.0]), single=100.0).tolist()
+    >>> assign(i([0, 0, 1]), i([0, 1, 0]), i([1.0, 5.0, 9.0])).tolist()
     [1, 2]
     >>> assign(i([0, 0, 1]), i([0, 1, 0]), i([-9.0, -5.0, -1.0]), single=0.0).tolist()
     [0]
@@ -77,11 +77,15 @@ def _batches(rows: Ints, columns: Ints) -> Iterator[Ints]:
             at = start
 
 
-def _solve(rows: Ints, columns: Ints, costs: Floats, single: float) -> NDArray[np.bool_]:
+def _solve(rows: Ints, columns: Ints, costs: Floats, single: float | None) -> NDArray[np.bool_]:
     """Solve one batch; True for every chosen pair."""
     row_ids, r = np.unique(rows, return_inverse=True)
     column_ids, c = np.unique(columns, return_inverse=True)
     n, m = len(row_ids), len(column_ids)
+    if single is None:
+        # One more pair changes the sum by less than this. Kept as small as the batch allows:
+        # prices of very different size make the search slow.
+        single = (1 + min(n, m)) * (1 + float(costs.max()))
     tail = np.concatenate([r, np.arange(n), n + np.arange(m), n + c])
     head = np.concatenate([c, m + np.arange(n), np.arange(m), m + r])
     price = np.concatenate([costs, np.full(n + m, single), np.zeros(len(r))])

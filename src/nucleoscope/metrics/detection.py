@@ -143,7 +143,7 @@ def match_points(
     radii = _radii(radius, axes)
     rows, columns, distances = _candidates(p, t, radii)
     if rule == "optimal":
-        pairs = assign(rows, columns, distances, single=radii[-1] * (1 + min(len(p), len(t))))
+        pairs = assign(rows, columns, distances)
     else:
         pairs = _greedy(rows, columns, distances, t, radii[-1])
     pairs = pairs[np.argsort(columns[pairs], kind="stable")]

@@ -228,8 +228,7 @@ def _f1_at(table: Overlaps, thresholds: Sequence[float]) -> dict[float, Scores]:
             raise CallError(f"an IoU threshold lies in (0, 1]; found {threshold}.")
         allowed = np.flatnonzero(table.iou() >= threshold)
         rows, columns = table.predicted_index[allowed], table.truth_index[allowed]
-        single = 1.0 + len(table.truth_ids)
-        tp = len(assign(rows, columns, np.zeros(len(allowed)), single=single))
+        tp = len(assign(rows, columns, np.zeros(len(allowed))))
         fp, fn = len(table.predicted_ids) - tp, len(table.truth_ids) - tp
         found[float(threshold)] = scores_from_counts(tp, fp, fn)
     return found
