@@ -210,8 +210,9 @@ def _grow(
             if 0 <= b < height and 0 <= a < width and image[b, a] == -1:
                 clock += 1
                 image[b, a] = image[y, x]
-                _push(value, age, place, n, (_energy(interior, b, a), clock, b * width + a))
-                n += 1
+                if _has_open(image, b, a):  # else it has nothing to pass on, now or later
+                    _push(value, age, place, n, (_energy(interior, b, a), clock, b * width + a))
+                    n += 1
 
 
 @kernel

@@ -137,7 +137,9 @@ def decode(maps: HoverMaps, *, settings: DecodeSettings = PUBLISHED) -> Int32s:
     1
     """
     # Refuse first: a NaN passes every comparison as "background".
-    if not np.isfinite(maps.foreground.sum(dtype=np.float64)):
+    with np.errstate(all="ignore"):
+        total = maps.foreground.sum()
+    if not np.isfinite(total):
         raise InputError("the foreground map holds NaN or infinity; the network diverged.")
     mask = (maps.foreground >= settings.threshold).view(np.uint8)
     foreground = find_runs(np.ascontiguousarray(mask)).without_small(settings.min_area)

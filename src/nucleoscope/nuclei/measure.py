@@ -41,10 +41,19 @@ class IdRuns(NamedTuple):
             image = image.astype(np.int32)
         flat = np.ascontiguousarray(image).reshape(math.prod(image.shape[:-1]), image.shape[-1])
         runs = find_runs(flat)
-        ids, owner = np.unique(flat[runs.rows(), runs.start], return_inverse=True)
-        if ids.size and ids[0] < 0:
-            raise InputError(f"an instance map has no negative ids; found {ids[0]}.")
-        return cls(runs, owner.astype(np.int64), ids.astype(np.int64))
+        values = flat[runs.rows(), runs.start]
+        if values.size and values.min() < 0:
+            raise InputError(f"an instance map has no negative ids; found {values.min()}.")
+        return cls(runs, *_ranked(values))
+
+
+def _ranked(values: Int32s) -> tuple[Int64s, Int64s]:
+    """Rank of each value among the distinct ones, and those, ascending."""
+    if values.size and values.max() > 4 * values.size:  # too sparse to count
+        ids, owner = np.unique(values, return_inverse=True)
+        return owner.astype(np.int64), ids.astype(np.int64)
+    is_there = np.bincount(values) > 0
+    return (np.cumsum(is_there) - 1)[values], np.flatnonzero(is_there).astype(np.int64)
 
 
 class Extents(NamedTuple):

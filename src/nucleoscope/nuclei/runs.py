@@ -87,27 +87,27 @@ def find_runs(image: NDArray[Any]) -> Runs:
 def _scan(image: NDArray[Any]) -> tuple[Int64s, Int32s, Int32s]:
     height, width = image.shape
     first = np.zeros(height + 1, np.int64)
+    start = np.empty(width + image.size // 64, np.int32)
+    stop = np.empty(start.size, np.int32)
+    n = 0
     for y in range(height):
-        n = 1 if width > 0 and image[y, 0] != 0 else 0
-        for x in range(1, width):
-            n += (image[y, x] != 0) & (image[y, x] != image[y, x - 1])
-        first[y + 1] = first[y] + n
-    start = np.empty(first[height], np.int32)
-    stop = np.empty(first[height], np.int32)
-    for y in range(height):
-        i = first[y]
+        if n + width > start.size:  # room for a row of single pixels
+            more = np.empty(start.size + width, np.int32)
+            start, stop = np.concatenate((start, more)), np.concatenate((stop, more))
+        row = image[y]
         x = 0
-        while i < first[y + 1]:
-            value = image[y, x]
+        while x < width:
+            value = row[x]
             begin = x
             x += 1
-            while x < width and image[y, x] == value:
+            while x < width and row[x] == value:
                 x += 1
             if value != 0:
-                start[i] = begin
-                stop[i] = x
-                i += 1
-    return first, start, stop
+                start[n] = begin
+                stop[n] = x
+                n += 1
+        first[y + 1] = n
+    return first, start[:n].copy(), stop[:n].copy()
 
 
 @kernel
