@@ -64,7 +64,7 @@ def test_the_paper_setting_equals_the_literal_algorithm(scene):
     distance = literal.padded_distance(scene.nuclei.shape, voxel)
     binary = literal.cluster(scene.nuclei, distance, voxel) != 0
     slow_image, slow_ranges = literal.emip(scene.marker, binary, cells)
-    volume = volume_of(scene)
+    volume = volume_of(scene, spacing=None)  # eleven pixels per slice, as published
     labels = pseudo_labels(volume, points_of(scene.clicks), setting="paper")
     assert np.array_equal(labels.cells, cells)
     assert ((labels.foreground == 1) == binary).mean() > 0.9999

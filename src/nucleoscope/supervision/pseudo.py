@@ -38,11 +38,12 @@ def _paper(
     channel: NDArray[np.generic],
     clicks: NDArray[np.float64],
     cells: NDArray[np.int32],
+    z_step: float,
     region: NDArray[np.bool_] | None,
     seed: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Published instances (not background, within the plane's cell) and foreground (0 or 1)."""
-    away = distance_map(channel.shape, clicks, Z_STEP, limit=2 * PAPER_RADIUS)
+    away = distance_map(channel.shape, clicks, z_step, limit=2 * PAPER_RADIUS)
     bright = to_uint8(channel, region, "paper")
     roles = cluster_foreground(bright, away, clicks, setting="paper", region=region, seed=seed)
     inside = (roles != BACK).view(np.uint8)
@@ -63,8 +64,9 @@ def pseudo_labels(
     Default: `half_maximum` in the Voronoi cells in space, z ranges from the nuclei found. What
     lies outside the region is unlabelled. ``"paper"``: `cluster_foreground` on the stack with
     zeros outside the region, foreground is what is not background, restricted to the Voronoi
-    cells in the plane; the slice step is 11 px whatever the scale (Moradinasab et al. 2023,
-    algorithm 1; the published code reads the distance at a wrong plane, this does not).
+    cells in the plane (Moradinasab et al. 2023, algorithm 1). The published code counts a slice
+    as 11 px whatever the scale and reads the distance at a wrong plane; this takes the scale
+    where it is known, and the right plane.
 
     Parameters
     ----------
@@ -121,12 +123,12 @@ def pseudo_labels(
             "check that outline and points belong to the same image."
         )
     inside = None if region is None else region.mask(volume.shape[1:])
-    clicks = points.zyx()[kept]
+    clicks, z_step = points.zyx()[kept], z_step_of(volume)
     cells = nearest_point(volume.shape[1:], clicks)
     if setting == "paper":
-        instances, foreground = _paper(channel, clicks, cells, inside, seed)
+        instances, foreground = _paper(channel, clicks, cells, z_step, inside, seed)
     else:
-        found = half_maximum(channel, clicks, z_step_of(volume), region=inside)
+        found = half_maximum(channel, clicks, z_step, region=inside)
         instances, foreground = found.instances, found.foreground
     areas = slice_areas(instances, instances, len(kept))
     ranges = np.zeros((len(points), len(channel)), dtype=bool)
