@@ -8,7 +8,7 @@ from nucleoscope.errors import CallError, InputError
 from nucleoscope.simulator import PlaqueSettings, simulate_plaque
 from nucleoscope.simulator.plaque import OVERSAMPLE, grow_tissue
 
-SMALL = PlaqueSettings(size=192, n_slices=8)
+SMALL = PlaqueSettings(size=176, n_slices=8)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_marker_settings_do_not_move_nuclei(by_rho):
 def test_touching_puts_more_nuclei_into_contact():
     def contacts(touching):
         found = []
-        for seed in range(3):
+        for seed in range(2):
             labels = simulate_plaque(replace(SMALL, touching=touching), seed).labels.data
             grown = ndimage.grey_dilation(labels, footprint=np.ones((1, 5, 5)))
             meets = (labels > 0) & (grown != labels)

@@ -117,27 +117,27 @@ def write_scene(scene: Scene, folder: str | Path) -> list[Path]:
     ...     [path.name for path in write_scene(scene, folder)][:2]
     ['plaque_01.ome.tif', 'plaque_01.points.csv']
     """
-    from nucleoscope import io
+    from nucleoscope.io.omezarr import write_labels
+    from nucleoscope.io.outlines import write_region
+    from nucleoscope.io.points import write_points
+    from nucleoscope.io.tables import write_csv
+    from nucleoscope.io.tiff import write_ome_tiff
 
     folder, stem = Path(folder), scene.volume.name
     folder.mkdir(parents=True, exist_ok=True)
+    truth = NucleusTable(scene.truth.assign(image=stem)).frame
     writers: list[tuple[str, Callable[[Path], object]]] = [
-        ("ome.tif", lambda path: io.write_ome_tiff(path, scene.volume)),
-        ("points.csv", lambda path: io.write_points(path, scene.points)),
-        ("labels.ome.zarr", lambda path: io.write_labels(path, scene.labels)),
-        ("truth.csv", lambda path: io.write_table(path, _truth_table(scene))),
+        ("ome.tif", lambda path: write_ome_tiff(path, scene.volume)),
+        ("points.csv", lambda path: write_points(path, scene.points)),
+        ("labels.ome.zarr", lambda path: write_labels(path, scene.labels)),
+        ("truth.csv", lambda path: write_csv(truth, path)),
     ]
     if scene.region is not None:
         region = scene.region
-        writers.insert(2, ("roi.geojson", lambda path: io.write_region(path, region)))
+        writers.insert(2, ("roi.geojson", lambda path: write_region(path, region)))
     paths = []
     for suffix, write in writers:
         path = folder / f"{stem}.{suffix}"
         write(path)
         paths.append(path)
     return paths
-
-
-def _truth_table(scene: Scene) -> NucleusTable:
-    """The truth as a nucleus table of this image."""
-    return NucleusTable(scene.truth.assign(image=scene.volume.name))
