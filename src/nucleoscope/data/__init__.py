@@ -1,7 +1,7 @@
 """The frozen types that flow from stage to stage, each checked once, at construction."""
 
 from nucleoscope.data.labels import Labels
-from nucleoscope.data.maps import HoverMaps, Projection, PseudoLabels
+from nucleoscope.data.maps import HoverMaps, Projection, PseudoLabels, StackMaps
 from nucleoscope.data.points import Points
 from nucleoscope.data.region import Region
 from nucleoscope.data.table import NucleusTable
@@ -15,5 +15,6 @@ __all__ = [
     "Projection",
     "PseudoLabels",
     "Region",
+    "StackMaps",
     "Volume",
 ]

@@ -100,3 +100,39 @@ class HoverMaps:
             raise InputError("HoverMaps: foreground is (Y, X) and hv is (2, Y, X).")
         if self.types is not None and self.types.shape[1:] != plane:
             raise InputError("HoverMaps: types is (K, Y, X).")
+
+
+@dataclass(frozen=True, eq=False)
+class StackMaps:
+    """Per-voxel answers for a stack, on a grid of ``stride`` image pixels.
+
+    Parameters
+    ----------
+    foreground
+        ``(Z, h, w)`` float32: probability of nucleus.
+    centre
+        ``(Z, h, w)`` float32: 1 at centres of nuclei, falling off.
+    offsets
+        ``(3, Z, h, w)`` float32: z (slices), y, x (map pixels) to the centre of the nucleus.
+    types
+        ``(K, Z, h, w)`` float32 logits of the type branch; K = 0 without one.
+    stride
+        Image pixels per map pixel.
+    """
+
+    foreground: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+    types: NDArray[np.float32]
+    stride: int
+
+    @classmethod
+    def blank(cls, shape: tuple[int, int, int], stride: int, *, n_types: int) -> StackMaps:
+        """Maps of zeros, to be filled."""
+        return cls(
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.float32),
+            np.zeros((3, *shape), np.float32),
+            np.zeros((n_types, *shape), np.float32),
+            stride,
+        )

@@ -1,1 +1,35 @@
-"""Networks by name."""
+"""Networks by name; a new one is a builder here with ``stride``, ``margin`` and ``context``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from nucleoscope.errors import CallError
+from nucleoscope.learn.nets.light import LightNet, with_neighbours
+
+__all__ = ["NETWORKS", "LightNet", "build_network", "with_neighbours"]
+
+
+def _light(n_channels: int, n_types: int, n_groups: int, context: int) -> nn.Module:
+    return LightNet(n_channels, n_types, n_groups=n_groups, context=context)
+
+
+#: Name -> builder of (image channels, types, groups, context).
+NETWORKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {"light": _light}
+
+
+def build_network(
+    name: str, n_channels: int, n_types: int, n_groups: int = 1, context: int = 2
+) -> nn.Module:
+    """A fresh network.
+
+    Raises
+    ------
+    CallError
+        No such network.
+    """
+    if name not in NETWORKS:
+        raise CallError(f"no network {name!r}; there are {', '.join(NETWORKS)}.")
+    return NETWORKS[name](n_channels, n_types, n_groups, context)

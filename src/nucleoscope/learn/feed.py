@@ -1,0 +1,309 @@
+"""What the network is fed: lessons (one per image) and crops of them, drawn and varied by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from nucleoscope.data.maps import UNLABELLED, PseudoLabels
+from nucleoscope.data.points import Points
+from nucleoscope.data.volume import Volume
+from nucleoscope.learn.nets.light import with_neighbours
+from nucleoscope.learn.normalise import levels, normalise
+from nucleoscope.seeds import generator
+
+#: Spread of the bump that marks a centre: slices, then shares of the nucleus radius.
+CENTRE_SLICES, CENTRE_RADII = 0.7, 0.45
+#: z offsets are taught in units of this many slices.
+SLICES_PER_UNIT = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One training image with everything its points taught.
+
+    Parameters
+    ----------
+    volume
+        The channels the network sees, in its order.
+    instances
+        ``(Z, Y, X)`` int32, 1..n.
+    foreground
+        ``(Z, Y, X)`` uint8: 0 background, 1 nucleus, 255 not taught.
+    centres
+        ``(n, 3)`` float64 z, y, x.
+    types
+        ``(n, G)`` int64, -1 where unknown, else 0..T-1; G groups (one per marker).
+    is_taught
+        ``(n,)`` bool: inside the region, so its centre counts.
+    """
+
+    volume: Volume
+    instances: NDArray[np.int32]
+    foreground: NDArray[np.uint8]
+    centres: NDArray[np.float64]
+    types: NDArray[np.int64]
+    is_taught: NDArray[np.bool_]
+
+
+def make_lesson(
+    volume: Volume,
+    pseudo: PseudoLabels,
+    points: Points,
+    types: NDArray[np.int64],
+    is_taught: NDArray[np.bool_],
+) -> Lesson:
+    """Join an image and its pseudo labels; a centre is halfway from the click to the centroid.
+
+    Clicks are a few pixels off and pseudo labels miss parts; their errors are independent.
+    """
+    n = len(points)
+    centres = points.zyx()
+    counts = np.bincount(pseudo.instances.ravel(), minlength=n + 1)[1:]
+    solid = np.flatnonzero(counts >= 20)
+    if solid.size:
+        ones = np.ones(1, dtype=np.uint8)
+        centroid = ndimage.center_of_mass(
+            np.broadcast_to(ones, pseudo.instances.shape), pseudo.instances, solid + 1
+        )
+        centres[solid] = 0.5 * centres[solid] + 0.5 * np.asarray(centroid)
+    return Lesson(volume, pseudo.instances, pseudo.foreground, centres, types, is_taught)
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A varied piece of a lesson, at the network's output resolution except ``image``."""
+
+    image: NDArray[np.float32]  # (C, Z, S, S)
+    instances: NDArray[np.int32]  # (Z, s, s)
+    foreground: NDArray[np.uint8]  # (Z, s, s)
+    centre: NDArray[np.float32]  # (Z, s, s)
+    offsets: NDArray[np.float32]  # (3, Z, s, s): x, y in radii, z in units
+    types: NDArray[np.int64]  # (n, G)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Crops as tensors; all slices of all crops lie along the first axis.
+
+    ``instances`` are numbered through the batch and ``types`` holds their rows, row 0 for
+    "no nucleus".
+    """
+
+    image: Tensor  # (N, C * (2 context + 1), S, S)
+    instances: Tensor  # (N, s, s) int64
+    foreground: Tensor  # (N, s, s) uint8
+    centre: Tensor  # (N, s, s)
+    offsets: Tensor  # (N, 3, s, s)
+    types: Tensor  # (1 + n, G) int64
+    slices: Tensor  # (N,) int64: the slice of its crop that each row is
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    """Geometry of the crops: side, network stride and margin, context and nucleus radius (px)."""
+
+    crop: int
+    batch: int
+    stride: int
+    context: int
+    radius: float
+    margin: int = 0
+
+
+class Feed:
+    """Draws batches; the batch of a step depends on the seed and the step only."""
+
+    def __init__(self, lessons: Sequence[Lesson], settings: FeedSettings, seed: int) -> None:
+        self.lessons = lessons
+        self.settings = settings
+        self.seed = seed
+        self._levels = [levels(lesson.volume) for lesson in lessons]
+        # An image is drawn as often as it has nuclei, but none more than four times another.
+        sizes = np.array([max(1, len(lesson.centres)) for lesson in lessons], dtype=np.float64)
+        sizes = np.minimum(sizes, 4 * sizes.min())
+        self._odds = sizes / sizes.sum()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        crops = []
+        for item in range(self.settings.batch):
+            rng = generator(self.seed, step, item)
+            which = int(rng.choice(len(self.lessons), p=self._odds))
+            crops.append(draw(self.lessons[which], self._levels[which], self.settings, rng))
+        return collate(crops, self.settings.context)
+
+
+def collate(crops: Sequence[Crop], context: int) -> Batch:
+    """Crops to one batch."""
+    shift, instances, types = 0, [], [torch.full((1, crops[0].types.shape[1]), -1)]
+    for crop in crops:
+        ids = torch.from_numpy(crop.instances).long()
+        instances.append(torch.where(ids > 0, ids + shift, 0))
+        types.append(torch.from_numpy(crop.types))
+        shift += len(crop.types)
+
+    def stack(name: str) -> Tensor:
+        return torch.cat([torch.from_numpy(getattr(crop, name)) for crop in crops])
+
+    return Batch(
+        torch.cat([with_neighbours(torch.from_numpy(crop.image), context) for crop in crops]),
+        torch.cat(instances),
+        stack("foreground"),
+        stack("centre"),
+        torch.cat([torch.from_numpy(crop.offsets).transpose(0, 1) for crop in crops]),
+        torch.cat(types),
+        torch.cat([torch.arange(len(crop.centre)) for crop in crops]),
+    )
+
+
+def draw(
+    lesson: Lesson,
+    level: NDArray[np.float64],
+    settings: FeedSettings,
+    rng: np.random.Generator,
+) -> Crop:
+    """Cut a crop, usually with a nucleus in it, and vary it."""
+    side, stride = settings.crop, settings.stride
+    window = _window(lesson, side, rng)
+    image = normalise(_cut(lesson.volume.data, window, side), level)
+    image = _vary(image, rng, is_rgb=lesson.volume.is_rgb)
+    # The half-resolution target is read at a random one of the stride's positions, so that on
+    # average it is neither early nor late.
+    phase = rng.integers(0, stride, size=2)
+    inner = side - 2 * settings.margin
+    corner = (window[0] + settings.margin, window[1] + settings.margin)
+    instances = _cut(lesson.instances, corner, inner)[:, phase[0] :: stride, phase[1] :: stride]
+    foreground = _cut(lesson.foreground, corner, inner, fill=UNLABELLED)
+    foreground = foreground[:, phase[0] :: stride, phase[1] :: stride]
+    centres = lesson.centres - [0, *corner]
+    centres[:, 1:] = (centres[:, 1:] + 0.5) / stride - 0.5
+    radius = settings.radius / stride
+    centre = bumps(instances.shape, centres[lesson.is_taught], radius)
+    offsets = offsets_to_centres(instances, centres, radius)
+    return _turn(Crop(image, instances, foreground, centre, offsets, lesson.types), rng)
+
+
+def _window(lesson: Lesson, side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """First row and column of a crop; four in five are aimed at a nucleus."""
+    size = np.array(lesson.volume.shape[1:])
+    last = np.maximum(size - side, 0)
+    if len(lesson.centres) and rng.random() < 0.8:
+        aimed = lesson.centres[rng.integers(len(lesson.centres)), 1:]
+        start = (aimed - rng.uniform(0.15, 0.85, size=2) * side).astype(np.int64)
+    else:
+        start = rng.integers(0, last + 1)
+    y, x = np.clip(start, 0, last)
+    return int(y), int(x)
+
+
+def _cut(
+    data: NDArray[np.generic], window: tuple[int, int], side: int, fill: int = 0
+) -> NDArray[np.generic]:
+    """A square of the last two axes; beyond the image, ``fill``."""
+    y, x = window
+    piece = data[..., max(0, y) : y + side, max(0, x) : x + side]
+    short = (side - piece.shape[-2], side - piece.shape[-1])
+    if short == (0, 0):
+        return piece
+    pads = [(0, 0)] * (data.ndim - 2) + [(0, short[0]), (0, short[1])]
+    return np.pad(piece, pads, constant_values=fill)
+
+
+def bumps(
+    shape: tuple[int, ...], centres: NDArray[np.float64], radius: float
+) -> NDArray[np.float32]:
+    """Gaussian bumps of height 1 at the centres; where they overlap, the larger.
+
+    Parameters
+    ----------
+    shape
+        ``(Z, Y, X)`` of the map.
+    centres
+        ``(n, 3)``, in pixels of the map.
+    radius
+        Nucleus radius in pixels of the map.
+    """
+    out = np.zeros(shape, dtype=np.float32)
+    sigma = np.array([CENTRE_SLICES, CENTRE_RADII * radius, CENTRE_RADII * radius])
+    reach = np.ceil(3 * sigma).astype(int)
+    for centre in centres:
+        low = np.maximum(np.rint(centre).astype(int) - reach, 0)
+        high = np.minimum(np.rint(centre).astype(int) + reach + 1, shape)
+        if (low >= high).any():
+            continue
+        parts = [
+            np.exp(-0.5 * ((np.arange(a, b) - c) / s) ** 2)
+            for a, b, c, s in zip(low, high, centre, sigma, strict=True)
+        ]
+        bump = parts[0][:, None, None] * parts[1][None, :, None] * parts[2][None, None, :]
+        view = out[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+        np.maximum(view, bump, out=view, casting="same_kind")
+    return out
+
+
+def offsets_to_centres(
+    instances: NDArray[np.int32], centres: NDArray[np.float64], radius: float
+) -> NDArray[np.float32]:
+    """``(3, Z, Y, X)``: from every nucleus voxel to its centre, x and y in radii, z in units."""
+    table = np.concatenate([np.zeros((1, 3)), centres]).astype(np.float32)
+    owner = table[instances]
+    z, y, x = np.indices(instances.shape, sparse=True, dtype=np.float32)
+    offsets = np.stack(
+        [
+            (owner[..., 2] - x) / radius,
+            (owner[..., 1] - y) / radius,
+            (owner[..., 0] - z) / SLICES_PER_UNIT,
+        ]
+    )
+    offsets[:, instances == 0] = 0
+    return np.clip(offsets, -4, 4)
+
+
+def _vary(
+    image: NDArray[np.float32], rng: np.random.Generator, *, is_rgb: bool
+) -> NDArray[np.float32]:
+    """Change what differs between stacks: gain, offset, noise, focus, loss of light with depth."""
+    n_z = image.shape[1]
+    out = image**2
+    for channel in out:
+        gain = np.exp(rng.normal(0, 0.1 if is_rgb else 0.3))
+        np.multiply(channel, gain, out=channel)
+        np.add(channel, rng.normal(0, 0.01), out=channel)
+        if rng.random() < 0.5:
+            width = rng.uniform(0, 0.08) * np.sqrt(np.clip(channel, 0.02, None))
+            channel += (rng.standard_normal(channel.shape, dtype=np.float32) * width).astype(
+                np.float32
+            )
+        if rng.random() < 0.3:
+            sigma = rng.uniform(0.3, 1.0)
+            ndimage.gaussian_filter(channel, (0, sigma, sigma), output=channel)
+        if n_z > 1 and rng.random() < 0.3:
+            channel *= np.linspace(1, rng.uniform(0.6, 1.4), n_z, dtype=np.float32)[:, None, None]
+    return np.sqrt(np.clip(out, 0, 4))
+
+
+def _turn(crop: Crop, rng: np.random.Generator) -> Crop:
+    """Mirror along z, y, x and swap y and x, each with probability one half."""
+    maps = [crop.image, crop.instances, crop.foreground, crop.centre, crop.offsets.copy()]
+    for axis, row in ((-3, 2), (-2, 1), (-1, 0)):
+        if rng.random() < 0.5:
+            maps = [np.flip(m, axis) for m in maps]
+            maps[4] = maps[4] * _sign(row)
+    if rng.random() < 0.5:
+        maps = [np.swapaxes(m, -1, -2) for m in maps]
+        maps[4] = maps[4][[1, 0, 2]]
+    image, instances, foreground, centre, offsets = (np.ascontiguousarray(m) for m in maps)
+    return Crop(image, instances, foreground, centre, offsets, crop.types)
+
+
+def _sign(row: int) -> NDArray[np.float32]:
+    sign = np.ones((3, 1, 1, 1), dtype=np.float32)
+    sign[row] = -1
+    return sign

@@ -1,0 +1,200 @@
+"""After the network: the working point of detection, and the rule and calibration of each marker.
+
+Both are chosen on held-out images where there are any; few numbers are fitted, so few images do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleoscope.data.labels import Labels
+from nucleoscope.data.maps import StackMaps
+from nucleoscope.errors import InputError
+from nucleoscope.learn.feed import Lesson
+from nucleoscope.learn.infer import maps_of, network_logits, nuclei_from
+from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig
+from nucleoscope.metrics.detection import match_points
+from nucleoscope.nuclei.markers import FEATURES, Evidence, fit_learned, marker_evidence, sigmoid
+from nucleoscope.nuclei.peaks import Peaks, find_peaks
+
+#: Working points that are tried.
+THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+VALLEYS = (0.7, 0.8, 0.9, 0.95)
+#: A detection belongs to a click within this many nucleus radii and slices.
+MATCH_RADII, MATCH_SLICES = 2.0, 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One image as the model sees it."""
+
+    lesson: Lesson
+    maps: StackMaps
+
+
+def look(model: Model, lessons: Sequence[Lesson]) -> list[Seen]:
+    """The model's maps of every lesson."""
+    return [Seen(lesson, maps_of(model, lesson.volume)) for lesson in lessons]
+
+
+def _hits(peaks: Peaks, seen: Seen, radius: float) -> tuple[int, int, int]:
+    """True positives, detections and clicks, inside the taught region."""
+    lesson, stride = seen.lesson, seen.maps.stride
+    found = peaks.zyx[:, 1:] * stride + (stride - 1) / 2
+    rows = np.rint(found).astype(int).clip(0, np.array(lesson.volume.shape[1:]) - 1)
+    inside = _taught_area(lesson)[rows[:, 0], rows[:, 1]]
+    truth = lesson.centres[lesson.is_taught, 1:]
+    matching = match_points(found[inside], truth, radius=MATCH_RADII * radius)
+    return len(matching.predicted_index), int(inside.sum()), len(truth)
+
+
+def _taught_area(lesson: Lesson) -> NDArray[np.bool_]:
+    """Pixels where something was taught in some slice."""
+    area: NDArray[np.bool_] = (lesson.foreground != 255).any(axis=0)
+    return area
+
+
+def f1(hits: tuple[int, int, int]) -> float:
+    """F1 of (true positives, found, true); 1 when there is nothing and nothing was found."""
+    both = hits[1] + hits[2]
+    return 2 * hits[0] / both if both else 1.0
+
+
+def detection_f1(seen: Sequence[Seen], config: ModelConfig) -> float:
+    """Pooled detection F1 at the model's working point."""
+    totals = np.zeros(3, dtype=int)
+    for one in seen:
+        peaks = find_peaks(one.maps.centre, config.peak_settings(one.maps.stride))
+        totals += _hits(peaks, one, config.radius_px)
+    return f1(tuple(totals.tolist()))
+
+
+def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
+    """The threshold and valley with the best F1.
+
+    The score of a point is its own F1 and that of its neighbours on the grid, half weighted, so
+    that a lucky spike is not chosen; of equals, the one nearest the configured point.
+    """
+    totals = np.zeros((len(THRESHOLDS), len(VALLEYS), 3), dtype=int)
+    for (j, valley), one in product(enumerate(VALLEYS), seen):
+        point = config.model_copy(update={"threshold": THRESHOLDS[0], "valley": valley})
+        peaks = find_peaks(one.maps.centre, point.peak_settings(one.maps.stride))
+        for i, threshold in enumerate(THRESHOLDS):
+            # A weaker peak never removes a better one, so a higher threshold only cuts the list.
+            kept = peaks.score > threshold
+            totals[i, j] += _hits(Peaks(peaks.zyx[kept], peaks.score[kept]), one, config.radius_px)
+    scores = np.apply_along_axis(lambda t: f1((int(t[0]), int(t[1]), int(t[2]))), 2, totals)
+    padded = np.pad(scores, 1, mode="edge")
+    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    smooth = (scores + 0.5 * around) / 3
+    best = np.argwhere(smooth >= smooth.max() - 1e-9)
+    away = [
+        abs(THRESHOLDS[i] - config.threshold) + abs(VALLEYS[j] - config.valley) for i, j in best
+    ]
+    i, j = best[int(np.argmin(away))]
+    return config.model_copy(update={"threshold": THRESHOLDS[i], "valley": VALLEYS[j]})
+
+
+@dataclass(frozen=True, eq=False)
+class Typed:
+    """Detections that belong to a click of known type: evidence, network's logit, truth."""
+
+    evidence: NDArray[np.float64]
+    logit: NDArray[np.float64]
+    positive: NDArray[np.bool_]
+
+
+def typed_detections(seen: Sequence[Seen], config: ModelConfig, group: int) -> Typed:
+    """Match detections to clicks in 3D and collect what is known of them for one marker."""
+    parts = [_typed_of(one, config, group) for one in seen]
+    return Typed(
+        np.concatenate([p.evidence for p in parts]),
+        np.concatenate([p.logit for p in parts]),
+        np.concatenate([p.positive for p in parts]),
+    )
+
+
+def _typed_of(seen: Seen, config: ModelConfig, group: int) -> Typed:
+    lesson, stride = seen.lesson, seen.maps.stride
+    peaks = find_peaks(seen.maps.centre, config.peak_settings(stride))
+    labels = nuclei_from(seen.maps, peaks, config, lesson.volume.shape)
+    present = Labels(labels).ids()
+    logits = network_logits(seen.maps, labels, len(peaks), config)[present - 1, group]
+    evidence = marker_evidence(Labels(labels), lesson.volume.data[group], lesson.volume.data[-1])
+    found = peaks.zyx[present - 1] * [1, stride, stride] + [0, (stride - 1) / 2, (stride - 1) / 2]
+    known = lesson.types[:, group] >= 0
+    reach = MATCH_RADII * config.radius_px
+    matching = match_points(found, lesson.centres[known], radius=(MATCH_SLICES, reach, reach))
+    rows = matching.predicted_index
+    return Typed(
+        evidence.values[rows],
+        np.clip(logits[rows, 1] - logits[rows, 0], -8, 8),
+        lesson.types[known][matching.truth_index, group] == 1,
+    )
+
+
+def fit_marker(taught: Typed, held_out: Typed | None, *, has_network: bool) -> MarkerSpec:
+    """Rule on the evidence from all typed nuclei; the mix is calibrated on held-out ones.
+
+    Without examples of both types the rule is the evidence's overlap alone, uncalibrated.
+    """
+    everything = taught if held_out is None else _joined(taught, held_out)
+    share = 0.5 if has_network else 0.0
+    n = len(everything.positive)
+    ids = np.arange(n)
+    try:
+        rule = fit_learned(
+            Evidence(ids, everything.evidence, np.zeros((n, 1))), everything.positive, strength=0.3
+        )
+    except InputError:
+        weights = [0.0] * len(FEATURES)
+        weights[FEATURES.index("best_overlap")] = 8.0
+        return MarkerSpec(weights=tuple(weights), bias=-2.4, network_share=share)
+    judge = everything if held_out is None else held_out
+    by_rule = np.clip(judge.evidence @ np.asarray(rule.weights) + rule.bias, -8, 8)
+    mixed = share * judge.logit + (1 - share) * by_rule
+    slope, offset = platt(mixed, judge.positive)
+    return MarkerSpec(
+        weights=rule.weights, bias=rule.bias, network_share=share, slope=slope, offset=offset
+    )
+
+
+def _joined(one: Typed, other: Typed) -> Typed:
+    return Typed(
+        np.concatenate([one.evidence, other.evidence]),
+        np.concatenate([one.logit, other.logit]),
+        np.concatenate([one.positive, other.positive]),
+    )
+
+
+def platt(logit: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and offset that make ``sigmoid(slope * logit + offset)`` a calibrated probability.
+
+    Platt (1999), by Newton's method, with a prior worth ten nuclei that keeps the slope near 1
+    and the offset near 0, so that few held-out nuclei cannot bend it.
+
+    Examples
+    --------
+    >>> platt(np.array([-4.0, 4.0]), np.array([False, True]))[0] > 0
+    True
+    """
+    if not len(logit):
+        return 1.0, 0.0
+    design = np.stack([logit, np.ones_like(logit)], axis=1)
+    prior = np.array([1.0, 0.0])
+    strength = np.diag([10.0, 2.5])
+    theta = prior.copy()
+    for _ in range(50):
+        p = sigmoid(design @ theta)
+        gradient = design.T @ (p - positive) + strength @ (theta - prior)
+        curvature = (design * (p * (1 - p))[:, None]).T @ design + strength
+        step = np.linalg.solve(curvature, gradient)
+        theta -= np.clip(step, -1, 1)
+        if np.abs(step).max() < 1e-9:
+            break
+    return float(max(theta[0], 0.05)), float(theta[1])

@@ -1,0 +1,368 @@
+"""A model's answer for a stack: maps window by window, then nuclei, types and the table.
+
+Maps of neighbouring windows agree because every window brings as much surround as the network
+can see, and nuclei are made from the joined maps, so no nucleus is cut at a seam and none is
+found twice.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from nucleoscope.data.labels import Labels
+from nucleoscope.data.maps import StackMaps
+from nucleoscope.data.region import Region
+from nucleoscope.data.table import NucleusTable
+from nucleoscope.data.volume import Volume
+from nucleoscope.learn.feed import SLICES_PER_UNIT
+from nucleoscope.learn.model import Model, ModelConfig
+from nucleoscope.learn.normalise import levels, normalise
+from nucleoscope.learn.objective import pool_types
+from nucleoscope.nuclei.classical import classical_maps
+from nucleoscope.nuclei.markers import marker_evidence, sigmoid
+from nucleoscope.nuclei.measure import measure
+from nucleoscope.nuclei.peaks import Peaks, find_peaks, grow
+
+#: Side of the part of a window that is kept, in pixels.
+CORE = 2048
+#: Images whose pixels differ from the model's by more than this factor are resampled.
+SCALE_TOLERANCE = 1.15
+
+Progress = Callable[[int, int], None]
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (then it is about 4 times faster)."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported and supported())
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """A copy for inference: every batch normalisation folded into its convolution."""
+    network = copy.deepcopy(network).eval()
+    for module in list(network.modules()):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for i in range(len(module) - 1):
+            first, second = module[i], module[i + 1]
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                module[i] = fuse_conv_bn_eval(first, second)
+                module[i + 1] = nn.Identity()
+    return network.to(memory_format=torch.channels_last)
+
+
+def predict(
+    network: nn.Module,
+    volume: Volume,
+    *,
+    radius: float,
+    device: str = "cpu",
+    core: int = CORE,
+    progress: Progress | None = None,
+) -> StackMaps:
+    """Maps of a whole stack.
+
+    Parameters
+    ----------
+    network
+        Of ``build_network``.
+    volume
+        The channels the network expects, in order, at the model's scale.
+    radius
+        Nucleus radius in pixels, the unit of the offsets.
+    core
+        Side of the windows, in pixels; the answer does not depend on it (to float rounding).
+
+    Returns
+    -------
+    StackMaps
+    """
+    network = fused(network).to(device)
+    stride, context = int(network.stride), int(network.context)
+    n_z, n_y, n_x = volume.shape
+    h, w = -(-n_y // stride), -(-n_x // stride)
+    maps: StackMaps | None = None
+    windows = list(_windows(n_y, n_x, core, int(network.reach), stride))
+    done = 0
+    for window in windows:
+        for z, out in _slices(network, volume, window, context, device):
+            if maps is None:
+                maps = StackMaps.blank((n_z, h, w), stride, n_types=out["nc"].shape[1])
+            _place(maps, out, z, window, stride, radius)
+            done += 1
+            if progress is not None:
+                progress(done, n_z * len(windows))
+    assert maps is not None  # noqa: S101  a volume has a slice
+    return maps
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Half-open boxes ``(y0, x0, y1, x1)``: what is read, and what of it is kept."""
+
+    outer: tuple[int, int, int, int]
+    inner: tuple[int, int, int, int]
+
+
+def _windows(n_y: int, n_x: int, core: int, reach: int, stride: int) -> Iterator[_Window]:
+    """Windows that cover an image; each pixel is kept from exactly one."""
+    core -= core % 16
+    reach += -reach % 16
+    for y in range(0, n_y, core):
+        for x in range(0, n_x, core):
+            inner = (y, x, min(y + core, n_y), min(x + core, n_x))
+            outer = (
+                max(0, y - reach), max(0, x - reach),
+                min(inner[2] + reach, n_y), min(inner[3] + reach, n_x),
+            )  # fmt: skip
+            yield _Window(outer, inner)
+
+
+def _slices(
+    network: nn.Module, volume: Volume, window: _Window, context: int, device: str
+) -> Iterator[tuple[int, dict[str, NDArray[np.float32]]]]:
+    """The network's maps of every slice of a window."""
+    y0, x0, y1, x1 = window.outer
+    pad = [(0, 0), (0, -(y1 - y0) % 16), (0, -(x1 - x0) % 16)]
+    level = levels(volume)
+    n_z = volume.shape[0]
+    ready: dict[int, NDArray[np.float32]] = {}
+    for z in range(n_z):
+        wanted = [min(max(z + k, 0), n_z - 1) for k in range(-context, context + 1)]
+        ready = {k: v for k, v in ready.items() if k in wanted}
+        for k in wanted:
+            if k not in ready:
+                plane = normalise(volume.data[:, k, y0:y1, x0:x1], level)
+                ready[k] = np.pad(plane, pad, mode="edge")
+        # Channel by channel, each with its neighbours, as ``with_neighbours`` orders them.
+        stack = np.stack([ready[k] for k in wanted], axis=1)
+        image = torch.from_numpy(stack.reshape(1, -1, *stack.shape[2:])).to(device)
+        yield z, run_network(network, image)
+
+
+def run_network(network: nn.Module, image: Tensor) -> dict[str, NDArray[np.float32]]:
+    """One forward pass in the fastest exact-enough arithmetic of the machine."""
+    image = image.contiguous(memory_format=torch.channels_last)
+    kind = image.device.type
+    use_half = kind == "cuda" or (kind == "cpu" and has_amx())
+    with torch.inference_mode(), torch.autocast(kind, dtype=torch.bfloat16, enabled=use_half):
+        out = network(image)
+    return {name: value.float().cpu().numpy()[0] for name, value in out.items()}
+
+
+def _place(
+    maps: StackMaps,
+    out: dict[str, NDArray[np.float32]],
+    z: int,
+    window: _Window,
+    stride: int,
+    radius: float,
+) -> None:
+    """Copy the kept part of a window's maps into the stack's."""
+    y0, x0, y1, x1 = window.inner
+    target = (slice(y0 // stride, -(-y1 // stride)), slice(x0 // stride, -(-x1 // stride)))
+    top, left = (y0 - window.outer[0]) // stride, (x0 - window.outer[1]) // stride
+    height, width = target[0].stop - target[0].start, target[1].stop - target[1].start
+    source = (..., slice(top, top + height), slice(left, left + width))
+    odds = out["np"][source]
+    maps.foreground[z][target] = sigmoid(odds[1] - odds[0])
+    maps.centre[z][target] = sigmoid(out["centre"][source][0])
+    x, y, dz = out["hv"][source]
+    maps.offsets[0, z][target] = dz * SLICES_PER_UNIT
+    maps.offsets[1, z][target] = y * (radius / stride)
+    maps.offsets[2, z][target] = x * (radius / stride)
+    if maps.types.shape[0]:
+        maps.types[:, z][(slice(None), *target)] = out["nc"][source]
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """What was found in one image."""
+
+    labels: Labels
+    table: NucleusTable
+
+
+def maps_of(model: Model, volume: Volume, **options: object) -> StackMaps:
+    """The maps of a model for a volume with the model's channels."""
+    config = model.config
+    if model.network is None:
+        return classical_maps(volume.data[-1], config.radius_px, config.slice_px)
+    return predict(model.network, volume, radius=config.radius_px, **options)  # type: ignore[arg-type]
+
+
+def detect(
+    model: Model,
+    volume: Volume,
+    *,
+    region: Region | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Detection:
+    """Find and type every nucleus of an image.
+
+    Parameters
+    ----------
+    model
+        Of ``learn.train`` or ``load_model``.
+    volume
+        An image that has the model's channels, by name.
+    region
+        Only nuclei whose centroid lies inside are reported.
+
+    Returns
+    -------
+    Detection
+        Instance map ``(Z, Y, X)`` and table; ids run from 1.
+
+    Raises
+    ------
+    CallError
+        A channel of the model is missing.
+    """
+    seen = volume.select(model.config.channels)
+    work = _at_model_scale(seen, model.config)
+    options = {"progress": progress, "device": device} if model.network is not None else {}
+    maps = maps_of(model, work, **options)
+    peaks = find_peaks(maps.centre, model.config.peak_settings(maps.stride))
+    labels = nuclei_from(maps, peaks, model.config, work.shape)
+    logits = network_logits(maps, labels, len(peaks), model.config)
+    labels = _resampled(labels, seen.shape)
+    is_kept = np.zeros(len(peaks), dtype=bool)
+    is_kept[np.unique(labels[labels > 0]) - 1] = True
+    table = measure(Labels(labels, seen.spacing), volume=seen, scores=peaks.score[is_kept])
+    if region is not None:
+        inside = region.contains(table.frame["y"].to_numpy(), table.frame["x"].to_numpy())
+        is_kept[np.flatnonzero(is_kept)[~inside]] = False
+        table = NucleusTable(table.frame[inside])
+    numbers = np.zeros(len(peaks) + 1, dtype=np.int32)
+    numbers[1:][is_kept] = np.arange(1, int(is_kept.sum()) + 1)
+    found = Labels(numbers[labels], seen.spacing)
+    frame = table.frame.copy()
+    frame["id"] = numbers[frame["id"].to_numpy()]
+    return Detection(found, typed(NucleusTable(frame), found, seen, logits[is_kept], model.config))
+
+
+def nuclei_from(
+    maps: StackMaps, peaks: Peaks, config: ModelConfig, shape: tuple[int, int, int]
+) -> NDArray[np.int32]:
+    """Instance map of the peaks, ``shape`` pixels."""
+    settings = config.peak_settings(maps.stride)
+    n_z, n_y, n_x = shape
+    padded = (n_z, maps.foreground.shape[1] * maps.stride, maps.foreground.shape[2] * maps.stride)
+    return grow(maps.foreground, maps.offsets, peaks, settings, shape=padded)[:, :n_y, :n_x].copy()
+
+
+def network_logits(
+    maps: StackMaps, labels: NDArray[np.int32], n: int, config: ModelConfig
+) -> NDArray[np.float64]:
+    """Type logits of every nucleus by the network, ``(n, G, T)``; zeros without a network."""
+    n_types = len(config.types)
+    groups = max(1, len(config.markers))
+    if not maps.types.shape[0] or not n_types:
+        return np.zeros((n, groups, n_types))
+    coarse = np.zeros(maps.foreground.shape, dtype=np.int64)
+    part = labels[:, :: maps.stride, :: maps.stride]
+    coarse[:, : part.shape[1], : part.shape[2]] = part
+    logits = torch.from_numpy(maps.types).transpose(0, 1).unflatten(1, (groups, 1 + n_types))
+    pooled = pool_types(logits, torch.from_numpy(coarse), n + 1)
+    return pooled[1:].double().numpy()
+
+
+def marker_logits(
+    found: Labels, volume: Volume, logits: NDArray[np.float64], config: ModelConfig
+) -> NDArray[np.float64]:
+    """Calibrated log odds of positive, ``(n, markers)``."""
+    columns = []
+    for group, (marker, spec) in enumerate(zip(config.markers, config.marker_rules, strict=True)):
+        evidence = marker_evidence(
+            found, volume.channel(marker), volume.channel(config.nuclei or -1)
+        )
+        by_network = np.clip(logits[:, group, 1] - logits[:, group, 0], -8, 8)
+        by_evidence = np.clip(spec.rule().logit(evidence), -8, 8)
+        mixed = spec.network_share * by_network + (1 - spec.network_share) * by_evidence
+        columns.append(spec.slope * mixed + spec.offset)
+    return np.stack(columns, axis=1) if columns else np.zeros((len(logits), 0))
+
+
+def typed(
+    table: NucleusTable,
+    found: Labels,
+    volume: Volume,
+    logits: NDArray[np.float64],
+    config: ModelConfig,
+) -> NucleusTable:
+    """Add ``type``, ``type_prob`` and the markers' columns."""
+    frame = table.frame.copy()
+    if config.markers:
+        probability = sigmoid(marker_logits(found, volume, logits, config))
+        for group, marker in enumerate(config.markers):
+            frame[f"{marker}_prob"] = probability[:, group]
+            frame[f"{marker}_positive"] = probability[:, group] >= 0.5
+        frame["type"], frame["type_prob"] = _marker_types(probability, config)
+    elif config.types:
+        scaled = logits[:, 0] - logits[:, 0].max(axis=1, keepdims=True)
+        share = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
+        frame["type"] = np.array(config.types, dtype=object)[share.argmax(axis=1)]
+        frame["type_prob"] = share.max(axis=1)
+    return NucleusTable(frame)
+
+
+def _marker_types(
+    probability: NDArray[np.float64], config: ModelConfig
+) -> tuple[NDArray[np.object_], NDArray[np.float64]]:
+    """``positive`` / ``negative`` for one marker, else the positive markers joined by ``+``."""
+    is_positive = probability >= 0.5
+    sure = np.where(is_positive, probability, 1 - probability).prod(axis=1)
+    if len(config.markers) == 1:
+        return np.where(is_positive[:, 0], "positive", "negative").astype(object), sure
+    names = [
+        "+".join(m for m, on in zip(config.markers, row, strict=True) if on) or "negative"
+        for row in is_positive
+    ]
+    return np.array(names, dtype=object), sure
+
+
+def scale_factor(volume: Volume, config: ModelConfig) -> float:
+    """Pixels of the model per pixel of the image; 1 where either scale is unknown or close."""
+    if volume.spacing is None or config.spacing is None:
+        return 1.0
+    here = float(np.sqrt(volume.spacing[1] * volume.spacing[2]))
+    there = float(np.sqrt(config.spacing[1] * config.spacing[2]))
+    factor = here / there
+    return factor if max(factor, 1 / factor) > SCALE_TOLERANCE else 1.0
+
+
+def _at_model_scale(volume: Volume, config: ModelConfig) -> Volume:
+    """The volume resampled in y and x to the model's pixel size, when they differ much."""
+    factor = scale_factor(volume, config)
+    if factor == 1.0:
+        return volume
+    n_y, n_x = (max(16, round(side * factor)) for side in volume.shape[1:])
+    blur = max(0.0, 0.5 * (1 / factor - 1))
+    data = np.empty((*volume.data.shape[:2], n_y, n_x), dtype=np.float32)
+    for c, z in np.ndindex(*volume.data.shape[:2]):
+        plane = volume.data[c, z].astype(np.float32)
+        if blur > 0:
+            plane = ndimage.gaussian_filter(plane, blur)
+        zoom = (n_y / plane.shape[0], n_x / plane.shape[1])
+        ndimage.zoom(plane, zoom, order=1, output=data[c, z], mode="nearest", grid_mode=True)
+    return replace(volume, data=data)
+
+
+def _resampled(labels: NDArray[np.int32], shape: tuple[int, int, int]) -> NDArray[np.int32]:
+    """An instance map back on the image's own pixels, by nearest pixel."""
+    if labels.shape == shape:
+        return labels
+    rows = ((np.arange(shape[1]) + 0.5) * labels.shape[1] / shape[1]).astype(np.int64)
+    cols = ((np.arange(shape[2]) + 0.5) * labels.shape[2] / shape[2]).astype(np.int64)
+    return labels[:, rows[:, None], cols[None, :]]

@@ -1,0 +1,162 @@
+"""Lessons in, a finished model out: network, working point, marker rules, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleoscope.data.points import Points
+from nucleoscope.errors import InputError
+from nucleoscope.learn.feed import Lesson
+from nucleoscope.learn.fit import detection_f1, fit_marker, look, typed_detections, working_point
+from nucleoscope.learn.model import Model, ModelConfig, NetworkSpec
+from nucleoscope.learn.recipes import Recipe
+from nucleoscope.learn.train import Report, TrainSettings, train_network
+from nucleoscope.seeds import generator
+
+#: With fewer images than this none is held out.
+MIN_IMAGES_TO_HOLD_OUT = 4
+HELD_OUT_SHARE = 0.15
+
+
+def type_table(
+    points: Points, markers: Sequence[str], classes: Sequence[str]
+) -> NDArray[np.int64]:
+    """Types of points as numbers, ``(n, G)``, -1 where unknown.
+
+    With one marker a type is ``positive`` or ``negative`` (or the marker's name); with several it
+    is the positive markers' names joined by ``+``, or ``negative``. Without markers it is one of
+    the classes.
+
+    Raises
+    ------
+    InputError
+        A type that is none of these; names the row.
+
+    Examples
+    --------
+    >>> points = Points([0, 0], [1, 2], [3, 4], type=["positive", ""])
+    >>> type_table(points, ["LT"], []).tolist()
+    [[1], [-1]]
+    """
+    if not markers:
+        numbers = {name: i for i, name in enumerate(classes)} | {"": -1}
+        return np.array([[numbers.get(t, -1)] for t in points.types], dtype=np.int64).reshape(-1, 1)
+    table = np.full((len(points), len(markers)), -1, dtype=np.int64)
+    for row, text in enumerate(points.types):
+        if text == "":
+            continue
+        if text == "negative":
+            table[row] = 0
+        elif text == "positive" and len(markers) == 1:
+            table[row] = 1
+        else:
+            named = {part.strip().casefold() for part in str(text).split("+")}
+            known = [m.casefold() for m in markers]
+            if not named <= set(known):
+                allowed = "positive, negative" if len(markers) == 1 else "negative"
+                raise InputError(
+                    f"{points.name}: row {row + 1} has type {text!r}; expected {allowed} or "
+                    f"{' + '.join(markers)}."
+                )
+            table[row] = [int(m in named) for m in known]
+    return table
+
+
+def split(lessons: Sequence[Lesson], seed: int) -> tuple[list[Lesson], list[Lesson]]:
+    """Images that teach and images held out; with fewer than four all of them teach."""
+    if len(lessons) < MIN_IMAGES_TO_HOLD_OUT:
+        return list(lessons), []
+    n_out = max(1, round(HELD_OUT_SHARE * len(lessons)))
+    order = generator(seed, 7_919).permutation(len(lessons))
+    out = set(order[:n_out].tolist())
+    return (
+        [lesson for i, lesson in enumerate(lessons) if i not in out],
+        [lesson for i, lesson in enumerate(lessons) if i in out],
+    )
+
+
+def train_model(
+    lessons: Sequence[Lesson],
+    config: ModelConfig,
+    recipe: Recipe,
+    settings: TrainSettings,
+    *,
+    report: Report | None = None,
+) -> Model:
+    """Train, choose the working point, fit the marker rules.
+
+    Parameters
+    ----------
+    lessons
+        One per image, channels in the order of ``config.channels``.
+    config
+        Channels, types, scale and radius; thresholds are starting values.
+    recipe, settings
+        What to train and for how long.
+
+    Returns
+    -------
+    Model
+        Its ``config.training`` holds the figures and the history.
+
+    Raises
+    ------
+    InputError
+        No image, or nothing in them teaches.
+    """
+    if not lessons or not any(lesson.is_taught.any() for lesson in lessons):
+        raise InputError("there is nothing to learn from: no point lies in any image's region.")
+    taught, held_out = split(lessons, settings.seed)
+    history: list[dict[str, float]] = []
+    if recipe.network is not None:
+        spec = NetworkSpec(
+            name=recipe.network,
+            n_channels=len(config.channels),
+            n_types=len(config.types),
+            n_groups=max(1, len(config.markers)),
+            context=recipe.context if max(x.volume.shape[0] for x in lessons) > 1 else 0,
+        )
+        config = config.model_copy(update={"network": spec})
+        model, history = train_network(taught, held_out, config, recipe, settings, report=report)
+    else:
+        model = Model(config)
+    return _finished(model, taught, held_out, history, settings)
+
+
+def _finished(
+    model: Model,
+    taught: Sequence[Lesson],
+    held_out: Sequence[Lesson],
+    history: list[dict[str, float]],
+    settings: TrainSettings,
+) -> Model:
+    """Working point and marker rules, on the images that did not teach the network if any."""
+    seen, judges = look(model, taught), look(model, held_out)
+    has_network = model.network is not None
+    # Without a network nothing was fitted yet, so every image may judge.
+    config = working_point(judges if has_network and judges else seen + judges, model.config)
+    rules = [
+        fit_marker(
+            typed_detections(seen, config, group),
+            typed_detections(judges, config, group) if judges else None,
+            has_network=has_network,
+        )
+        for group in range(len(config.markers))
+    ]
+    training: dict[str, Any] = {
+        "seed": settings.seed,
+        "images": len(taught),
+        "images_held_out": len(held_out),
+        "points": int(sum(lesson.is_taught.sum() for lesson in [*taught, *held_out])),
+        "steps": int(history[-1]["step"]) if history else 0,
+        "detection_f1": round(detection_f1(seen, config), 4),
+        "detection_f1_held_out": round(detection_f1(judges, config), 4) if judges else None,
+        "history": history,
+    }
+    config = config.model_copy(update={"marker_rules": tuple(rules), "training": training})
+    return replace(model, config=config)

@@ -1,0 +1,227 @@
+"""A trained model: its description, its weights, and the folder that holds both.
+
+``MODEL/`` is ``weights.safetensors``, ``model.json`` and ``README.md`` (the model card). Nothing
+in it can run code: the description is checked field by field and weights are plain arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from nucleoscope import __version__
+from nucleoscope.errors import InputError, UnsafeInputError
+from nucleoscope.io import guard
+from nucleoscope.learn.nets import build_network
+from nucleoscope.nuclei.markers import FEATURES, Learned
+from nucleoscope.nuclei.peaks import PeakSettings
+
+#: Version of ``model.json``; raised when its meaning changes.
+FORMAT = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkSpec(_Part):
+    """Arguments of ``build_network``."""
+
+    name: str
+    n_channels: int = Field(ge=1, le=64)
+    n_types: int = Field(ge=0, le=256)
+    n_groups: int = Field(ge=1, le=64)
+    context: int = Field(ge=0, le=16)
+
+
+class MarkerSpec(_Part):
+    """How one marker's probability is made: evidence and network averaged, then calibrated."""
+
+    weights: tuple[float, ...]
+    bias: float
+    network_share: float = Field(ge=0, le=1)
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def rule(self) -> Learned:
+        """The logistic regression on the evidence."""
+        return Learned(self.weights, self.bias)
+
+
+class ModelConfig(_Part):
+    """Everything about a model but its weights; ``model.json`` is this."""
+
+    format: int = FORMAT
+    written_by: str = __version__
+    recipe: str
+    network: NetworkSpec | None = None
+    nuclei: str | None = None
+    markers: tuple[str, ...] = ()
+    is_rgb: bool = False
+    types: tuple[str, ...] = ()
+    spacing: tuple[float, float, float] | None = None
+    radius_px: float = Field(gt=0)
+    threshold: float = Field(gt=0, le=1)
+    valley: float = Field(gt=0, le=1)
+    slice_px: float = Field(gt=0)
+    typing: str = "nucleus"
+    marker_rules: tuple[MarkerSpec, ...] = ()
+    training: dict[str, Any] = {}
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What the network sees, in order: markers, then nuclei; or the colours."""
+        if self.is_rgb or self.nuclei is None:
+            return ("red", "green", "blue")
+        return (*self.markers, self.nuclei)
+
+    def peak_settings(self, stride: int) -> PeakSettings:
+        """Working point on a map of this stride."""
+        return PeakSettings(
+            threshold=self.threshold,
+            valley=self.valley,
+            radius=self.radius_px / stride,
+            slice_px=self.slice_px / stride,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A description with its network; ``network`` is None for the classical recipe."""
+
+    config: ModelConfig
+    network: nn.Module | None = None
+
+
+def save_model(model: Model, folder: Path | str, *, overwrite: bool = False) -> Path:
+    """Write ``model.json``, ``weights.safetensors`` and the card; ``model.json`` comes last.
+
+    Raises
+    ------
+    CallError
+        A file of that name exists that this run did not write, and ``overwrite`` is False.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.network is not None:
+        state = {k: v.detach().contiguous() for k, v in model.network.state_dict().items()}
+        guard.write_bytes(folder / "weights.safetensors", save(state), overwrite=overwrite)
+    guard.write_text(folder / "README.md", card(model.config), overwrite=overwrite)
+    guard.write_json(
+        folder / "model.json", model.config.model_dump(mode="json"), overwrite=overwrite
+    )
+    return folder
+
+
+def load_model(folder: Path | str) -> Model:
+    """Read a model folder.
+
+    Raises
+    ------
+    InputError
+        Not a model, incomplete, of a newer format, or weights that do not fit the description.
+    UnsafeInputError
+        The weights are a pickle.
+    """
+    folder = Path(folder)
+    path = folder / "model.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no model.json there, so it is not a finished model; give the folder that "
+            "'nucleoscope train' wrote."
+        )
+    raw = guard.read_json(path)
+    if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
+        raise InputError(
+            f"{path}: written by nucleoscope {raw.get('written_by', '?')} in format "
+            f"{raw['format']}, this is {__version__} and reads up to {FORMAT}; update nucleoscope."
+        )
+    try:
+        config = ModelConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the top level"
+        raise InputError(f"{path}: {where}: {first['msg'].lower()}.") from None
+    if any(len(rule.weights) != len(FEATURES) for rule in config.marker_rules):
+        raise InputError(f"{path}: a marker rule does not have {len(FEATURES)} weights.")
+    if config.network is None:
+        return Model(config)
+    network = build_network(**config.network.model_dump())
+    load_state(network, read_tensors(folder / "weights.safetensors"), folder)
+    return Model(config, network.eval())
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises
+    ------
+    InputError
+        Absent or damaged.
+    UnsafeInputError
+        A pickle or zip archive under that name.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if not path.is_file():
+        raise InputError(f"{path.parent}: {path.name} is missing.")
+    data = guard.read_bytes(path, kind="file_bytes")
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise UnsafeInputError(f"{path}: a pickle can run code and is never read.")
+    try:
+        tensors: dict[str, Tensor] = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a valid safetensors file ({error}).") from None
+    return tensors
+
+
+def load_state(module: nn.Module, state: dict[str, Tensor], where: Path) -> None:
+    """Fill a module; every tensor must be there in the right shape, and none more.
+
+    Raises
+    ------
+    InputError
+        They do not fit.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise InputError(f"{where}: the weights do not fit the description ({detail}).") from None
+
+
+def card(config: ModelConfig) -> str:
+    """The model card, in Markdown."""
+    training = config.training
+    lines = [
+        f"# nucleoscope model, recipe `{config.recipe}`",
+        "",
+        f"Written by nucleoscope {config.written_by}.",
+        "",
+        f"- Channels: {', '.join(config.channels)}",
+        f"- Types: {', '.join(config.types) or 'none, detection only'}",
+        f"- Markers: {', '.join(config.markers) or 'none'}",
+        f"- Voxel (z, y, x): {config.spacing or 'unknown'} um; nucleus radius "
+        f"{config.radius_px:.1f} px",
+        f"- Peak threshold {config.threshold:.2f}, valley {config.valley:.2f}",
+    ]
+    lines += [f"- {key}: {value}" for key, value in training.items() if key != "history"]
+    lines += [
+        "",
+        "Read it with `nucleoscope detect IMAGE -m FOLDER -o OUT`. Scores above come from images",
+        "that trained the model unless they say held out; judge it on your own.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def describe_settings(value: Any) -> dict[str, Any]:
+    """A frozen dataclass as plain JSON values, for the manifest."""
+    return asdict(value)

@@ -1,0 +1,312 @@
+"""The training loop: bounded by steps or minutes, watched on held-out images, resumable exactly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nucleoscope.errors import InputError
+from nucleoscope.io import guard
+from nucleoscope.learn.feed import Feed, FeedSettings, Lesson
+from nucleoscope.learn.fit import detection_f1, look
+from nucleoscope.learn.infer import has_amx
+from nucleoscope.learn.model import Model, ModelConfig, load_state, read_tensors
+from nucleoscope.learn.nets import build_network
+from nucleoscope.learn.objective import Objective, Weights
+from nucleoscope.learn.recipes import Recipe
+
+#: Steps over which the learning rate rises.
+WARM_UP = 30
+#: How often the held-out images are looked at, as a share of the training.
+CHECKS = 8
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What bounds and steers a run.
+
+    Parameters
+    ----------
+    minutes
+        Longest time; the learning rate falls to its end by then. ``inf`` leaves it to the steps,
+        and only then is a run bit-for-bit the same again.
+    seed
+        Of the weights and of every draw.
+    checkpoint
+        File to keep the state in, written every check and at the end; None for none.
+    resume
+        Go on from that file.
+    device
+        ``cpu`` or ``cuda``.
+    """
+
+    minutes: float = 30.0
+    seed: int = 0
+    checkpoint: Path | None = None
+    resume: bool = False
+    device: str = "cpu"
+
+
+@dataclass
+class Progress:
+    """What a bar can show after a step."""
+
+    step: int
+    fraction: float
+    seconds_left: float
+    loss: float
+    held_out_f1: float | None
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class _State:
+    """All that changes while training."""
+
+    network: nn.Module
+    average: dict[str, Tensor]
+    objective: Objective
+    optimiser: torch.optim.AdamW
+    step: int = 0
+    seconds: float = 0.0
+    checks: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train_network(
+    lessons: Sequence[Lesson],
+    held_out: Sequence[Lesson],
+    config: ModelConfig,
+    recipe: Recipe,
+    settings: TrainSettings,
+    *,
+    report: Report | None = None,
+) -> tuple[Model, list[dict[str, float]]]:
+    """Train the network that ``config`` describes.
+
+    Parameters
+    ----------
+    lessons
+        Images that teach.
+    held_out
+        Images that are only looked at, for the F1 in the progress; may be empty.
+    config
+        With a ``network``.
+    recipe
+        Steps, batch, crop and learning rate.
+
+    Returns
+    -------
+    model
+        With averaged weights, in evaluation mode.
+    history
+        Mean of every loss term and the held-out F1, per check.
+
+    Raises
+    ------
+    InputError
+        The loss is not finite, or a checkpoint belongs to another run.
+    """
+    if config.network is None:
+        raise InputError("this recipe has no network to train.")
+    state = _start(config, recipe, settings)
+    if settings.resume and settings.checkpoint is not None and settings.checkpoint.exists():
+        _restore(state, settings.checkpoint, _fingerprint(config, recipe, settings))
+    feed = Feed(lessons, _feed_settings(config, recipe, state.network), settings.seed)
+    clock, before = time.monotonic(), state.seconds
+    terms: list[dict[str, float]] = []
+    f1: float | None = state.history[-1].get("held_out_f1") if state.history else None
+    while (fraction := _fraction(state, recipe, settings)) < 1.0:
+        terms.append(_step(state, feed, recipe, settings, fraction))
+        state.seconds = before + time.monotonic() - clock
+        fraction = _fraction(state, recipe, settings)
+        if fraction * CHECKS >= state.checks + 1 or fraction >= 1.0:
+            f1 = _check(state, config, held_out, terms)
+            terms = []
+            if settings.checkpoint is not None:
+                _save(state, settings.checkpoint, _fingerprint(config, recipe, settings))
+            state.seconds = before + time.monotonic() - clock
+        if report is not None:
+            loss = sum(terms[-1].values()) if terms else state.history[-1]["loss"]
+            left = state.seconds * (1 - fraction) / max(fraction, 1e-6)
+            report(Progress(state.step, min(fraction, 1.0), left, loss, f1))
+    return Model(config, _averaged(state, config)), state.history
+
+
+def _start(config: ModelConfig, recipe: Recipe, settings: TrainSettings) -> _State:
+    spec = config.network
+    assert spec is not None  # noqa: S101  asked by the caller
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = build_network(**spec.model_dump()).to(settings.device)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    head_dim = int(getattr(network, "head_dim", 32))
+    weights = Weights(contrast=recipe.contrast)
+    objective = Objective(spec.n_types, spec.n_groups, head_dim, weights=weights)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-3)
+    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+    return _State(network, average, objective.to(settings.device), optimiser)
+
+
+def _feed_settings(config: ModelConfig, recipe: Recipe, network: nn.Module) -> FeedSettings:
+    return FeedSettings(
+        recipe.crop,
+        recipe.batch,
+        int(network.stride),
+        int(network.context),
+        config.radius_px,
+        int(network.margin),
+    )
+
+
+def _fraction(state: _State, recipe: Recipe, settings: TrainSettings) -> float:
+    """Share of the training done: by steps or by time, whichever is further."""
+    return max(state.step / max(1, recipe.steps), state.seconds / (60 * settings.minutes))
+
+
+def _rate(step: int, fraction: float, peak: float) -> float:
+    """Linear warm-up, then half a cosine to a hundredth."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+    return peak * min(1.0, (step + 1) / WARM_UP) * (0.99 * cosine + 0.01)
+
+
+def _step(
+    state: _State, feed: Feed, recipe: Recipe, settings: TrainSettings, fraction: float
+) -> dict[str, float]:
+    """One step; the loss terms by name."""
+    batch = feed.batch(state.step)
+    batch = type(batch)(**{k: v.to(settings.device) for k, v in vars(batch).items()})
+    draws = torch.Generator().manual_seed(settings.seed * 1_000_003 + state.step)
+    for group in state.optimiser.param_groups:
+        group["lr"] = _rate(state.step, fraction, recipe.learning_rate)
+    state.network.train()
+    kind = torch.device(settings.device).type
+    use_half = kind == "cuda" or has_amx()
+    image = batch.image.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=use_half):
+        maps = state.network(image, embed=state.objective.wants_embedding)
+    terms = state.objective(maps, batch, progress=fraction, generator=draws)
+    loss = torch.stack(list(terms.values())).sum()
+    if not torch.isfinite(loss):
+        raise InputError(
+            f"the loss is not finite at step {state.step + 1}; an image may hold extreme values. "
+            "The last checkpoint is kept."
+        )
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+    state.optimiser.step()
+    state.step += 1
+    _average(state)
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+@torch.no_grad()
+def _average(state: _State) -> None:
+    """Exponential moving average of the weights, over about the last 500 steps."""
+    keep = min(0.998, (1 + state.step) / (10 + state.step))
+    for name, value in state.network.state_dict().items():
+        if value.dtype.is_floating_point:
+            state.average[name].lerp_(value, 1 - keep)
+        else:
+            state.average[name].copy_(value)
+
+
+def _averaged(state: _State, config: ModelConfig) -> nn.Module:
+    """A network with the averaged weights, for use."""
+    spec = config.network
+    assert spec is not None  # noqa: S101  asked by the caller
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(**spec.model_dump())
+    network.load_state_dict({k: v.cpu() for k, v in state.average.items()})
+    return network.eval()
+
+
+def _check(
+    state: _State,
+    config: ModelConfig,
+    held_out: Sequence[Lesson],
+    terms: Sequence[dict[str, float]],
+) -> float | None:
+    """Note the mean losses since the last check and the F1 on held-out images."""
+    state.checks += 1
+    means = {name: sum(t[name] for t in terms) / len(terms) for name in terms[0]}
+    entry = {"step": float(state.step), "loss": sum(means.values()), **means}
+    f1 = None
+    if held_out:
+        f1 = detection_f1(look(Model(config, _averaged(state, config)), held_out), config)
+        entry["held_out_f1"] = f1
+    state.history.append(entry)
+    return f1
+
+
+def _fingerprint(config: ModelConfig, recipe: Recipe, settings: TrainSettings) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be gone on from."""
+    return {
+        "recipe": vars(recipe).copy(),
+        "network": config.network.model_dump() if config.network else None,
+        "channels": list(config.channels),
+        "types": list(config.types),
+        "seed": settings.seed,
+    }
+
+
+def _save(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:
+    """One file, replaced as a whole: tensors, and the rest as JSON in its header."""
+    import json
+
+    from safetensors.torch import save
+
+    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in state.average.items()}
+    tensors |= {f"objective.{k}": v for k, v in state.objective.state_dict().items()}
+    for index, slots in state.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{k}": v for k, v in slots.items()}
+    facts = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "checks": state.checks,
+        "history": state.history,
+        "run": fingerprint,
+    }
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    data = save(tensors, metadata={"nucleoscope": json.dumps(facts)})
+    guard.write_bytes(path, data, overwrite=True)
+
+
+def _restore(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:
+    tensors = read_tensors(path)
+    with guard.reading(path):
+        raw = path.read_bytes()
+        length = int.from_bytes(raw[:8], "little")
+        header = guard.parse_json(raw[8 : 8 + length], where=str(path))
+        facts = guard.parse_json(header["__metadata__"]["nucleoscope"], where=str(path))
+    if facts["run"] != fingerprint:
+        raise InputError(
+            f"{path}: this checkpoint is of a run with another recipe, network, channels or seed; "
+            "give the same call again, or train into another folder."
+        )
+    load_state(state.network, _part(tensors, "network."), path)
+    load_state(state.objective, _part(tensors, "objective."), path)
+    state.average = _part(tensors, "average.")
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "optimiser.").items():
+        index, key = name.split(".", 1)
+        slots.setdefault(int(index), {})[key] = value
+    groups = state.optimiser.state_dict()["param_groups"]
+    state.optimiser.load_state_dict({"state": slots, "param_groups": groups})
+    state.step, state.seconds = facts["step"], facts["seconds"]
+    state.checks, state.history = facts["checks"], facts["history"]
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
