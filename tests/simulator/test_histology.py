@@ -91,3 +91,10 @@ def test_weak_stain_is_paler():
 def test_impossible_settings_are_named():
     with pytest.raises(CallError, match="glands"):
         HistologySettings(glands=2.0)
+
+
+@pytest.mark.parametrize("mpp", [0.1, 2.0])
+def test_coarse_and_fine_pixels_make_no_warning(mpp):
+    scene = simulate_histology(replace(SMALL, size=256, mpp=mpp), 2)
+    assert scene.volume.spacing[1] == mpp
+    assert scene.volume.data.std() > 5

@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_scene_and_another_seed_another(scene):
 
 
 def test_the_volume_has_the_shape_names_and_scale_asked_for(scene):
-    assert scene.volume.data.shape == (2, 8, 192, 192)
+    assert scene.volume.data.shape == (2, SMALL.n_slices, SMALL.size, SMALL.size)
     assert scene.volume.channels == ("LT", "DAPI")
     assert scene.volume.spacing == scene.labels.spacing == (2.0, 0.5, 0.5)
     assert scene.volume.data.dtype == np.uint8

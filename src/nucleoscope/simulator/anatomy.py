@@ -90,7 +90,7 @@ def cellularity(anatomy: Anatomy, y: Floats, x: Floats) -> Floats:
 
 def plaque_region(anatomy: Anatomy) -> Region:
     """The plaque, from the lumen's surface to the first lamina, cut to the frame; (y, x) pixels."""
-    from shapely import LineString, Polygon, box
+    from shapely import Polygon, box
 
     along = np.linspace(-anatomy.side_um, anatomy.side_um, 241)
     top, slope = surface(anatomy, along)
@@ -101,7 +101,7 @@ def plaque_region(anatomy: Anatomy) -> Region:
     y = (ring[:, 0] * s + ring[:, 1] * c + anatomy.side_um / 2) / anatomy.step_um
     edge = anatomy.side_um / anatomy.step_um - 0.5
     inside = Polygon(np.stack([y, x], 1)).intersection(box(-0.5, -0.5, edge, edge))
-    parts = [p for p in getattr(inside, "geoms", [inside]) if not isinstance(p, LineString)]
+    parts = [p for p in getattr(inside, "geoms", [inside]) if isinstance(p, Polygon)]
     return Region(tuple(np.asarray(part.exterior.coords) for part in parts), "plaque")
 
 

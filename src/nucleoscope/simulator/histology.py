@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 
 from nucleoscope.data import Labels, Volume
 from nucleoscope.errors import CallError
@@ -218,7 +219,7 @@ def _paint_gland(
 ) -> None:
     """Cytoplasm, paler towards the lumen, a basement membrane outside, mucus inside (um)."""
     cell = inward > 0
-    lumen = 1 / (1 + np.exp(-(inward - 13.5 - 0.8 * uneven) / 0.5))
+    lumen = expit((inward - 13.5 - 0.8 * uneven) / 0.5)
     cytoplasm = 0.38 + 0.05 * grain + 0.03 * uneven - 0.012 * inward
     eosin[cell] = (cytoplasm * (1 - lumen) + 0.03 * lumen)[cell]
     haematoxylin[cell] = ((0.20 + 0.03 * grain) * (1 - lumen) + 0.01 * lumen)[cell]
@@ -270,7 +271,7 @@ def _stroma(ground: Ground, settings: HistologySettings, rng: np.random.Generato
 
 def _stroma_kind(crowd: float, inflammation: float, rng: np.random.Generator) -> str | None:
     """Which cell is at a place where inflammation is ``crowd`` (standard normal) strong."""
-    inflamed = inflammation / (1 + np.exp(-3.5 * (crowd - 0.6)))
+    inflamed = inflammation * expit(3.5 * (crowd - 0.6))
     if rng.random() < inflamed * 1.4:
         return "plasma" if rng.random() < 0.25 else "lymphocyte"
     return "fibroblast" if rng.random() < 0.33 * (1.6 - inflammation) else None

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from nucleoscope.data import Labels, Region, Volume
 from nucleoscope.errors import CallError
@@ -168,7 +169,7 @@ def simulate_plaque(settings: PlaqueSettings | None = None, seed: int = 0) -> Sc
 
     Notes
     -----
-    Memory is about ``70 * n_slices * size**2`` bytes; a 512 x 512 x 10 stack takes a few seconds.
+    Memory is about ``100 * n_slices * size**2`` bytes; a 512 x 512 x 10 stack takes a few seconds.
 
     Examples
     --------
@@ -337,4 +338,5 @@ def _tissue_mask(anatomy: Anatomy) -> Light:
     """1 in tissue, 0.25 in the lumen, a soft edge between."""
     at = np.arange(anatomy.cells.shape[0]) * anatomy.step_um
     depth = depth_angle(anatomy, *np.meshgrid(at, at, indexing="ij"))[0]
-    return (0.25 + 0.75 / (1 + np.exp(-depth))).astype(np.float32)
+    mask: Light = (0.25 + 0.75 * expit(depth)).astype(np.float32)
+    return mask
