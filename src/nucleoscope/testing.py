@@ -10,7 +10,7 @@ import numpy as np
 
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import NucleoscopeError
-from nucleoscope.io import guard
+from nucleoscope.io.guard import write_bytes
 
 __all__ = ["ReaderContract", "refusal"]
 
@@ -47,7 +47,7 @@ def _demand(holds: bool, otherwise: str) -> None:
 
 def _overwrite(path: Path, data: bytes) -> None:
     """Damage a file of this test."""
-    guard.write_bytes(path, data, overwrite=True)
+    write_bytes(path, data, overwrite=True)
 
 
 class ReaderContract:

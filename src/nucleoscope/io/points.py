@@ -247,7 +247,7 @@ def _rois(source: _Source) -> Points:
     found = [parse_roi(raw, name).points for name, raw in files.items()]
     zyx = np.concatenate([np.empty((0, 3)), *found])
     if not len(zyx):
-        raise InputError(f"{source.where}: its ROIs are outlines, not points.")
+        raise InputError(f"{source.where}: it holds no point ROI.")
     return _of_zyx(zyx, [""] * len(zyx), source.where)
 
 

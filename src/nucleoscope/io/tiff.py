@@ -102,7 +102,7 @@ def _layout(path: Path, tif: Any, pages: list[Any], request: Request) -> _Layout
                 f"{where}: its pages differ in size or type; save the one you need as its own file."
             )
     _check_plane(declared, used[0], where)
-    if declared.n_pages is None and unaccounted_bytes(chain, path) >= _smallest(used):
+    if declared.n_pages is None and 2 * unaccounted_bytes(chain, path) >= _smallest(used):
         raise InputError(
             f"{where}: {len(chain)} pages are reachable but the file holds data for more; its "
             "chain of pages is broken."
@@ -255,8 +255,8 @@ def _check_plane(declared: Declared, page: Any, where: str) -> None:
 
 
 def _smallest(pages: list[Any]) -> int:
-    """Stored bytes of the smallest page."""
-    return min(sum(int(n) for n in page.databytecounts) for page in pages)
+    """Stored bytes of the smallest page, a whole kilobyte at least."""
+    return max(1024, min(sum(int(n) for n in page.databytecounts) for page in pages))
 
 
 # Naming the axes --------------------------------------------------------------------------------

@@ -329,15 +329,19 @@ def allocate(
 
 
 def unaccounted_bytes(pages: list[Any], path: Path) -> int:
-    """Bytes behind the last thing that the pages point to; pages lost from the chain lie there.
+    """Bytes of the file that no page points to; pages lost from the chain lie there.
 
     0 for files with sub-directories, whose data lie outside the chain by design.
     """
-    last = 0
+    if any(page.subifds for page in pages):
+        return 0
+    spans: list[tuple[int, int]] = []
     for page in pages:
-        if page.subifds:
-            return 0
-        ends = [s + c for s, c in zip(page.dataoffsets, page.databytecounts, strict=True)]
-        tags = [tag.valueoffset + tag.valuebytecount for tag in page.tags]
-        last = max([last, *ends, *tags])
-    return path.stat().st_size - last
+        spans += zip(page.dataoffsets, page.databytecounts, strict=True)
+        spans += [(tag.offset, 20) for tag in page.tags]
+        spans += [(tag.valueoffset, tag.valuebytecount) for tag in page.tags]
+    lost, end = 0, 0
+    for start, length in sorted(spans):
+        lost += max(0, start - end)
+        end = max(end, start + length)
+    return lost + max(0, path.stat().st_size - end)
