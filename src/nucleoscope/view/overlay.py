@@ -268,7 +268,7 @@ def overlay(
     types
         Nucleus id to type; nuclei that are not in it are drawn as untyped.
     tints
-        ``#RRGGBB`` per channel; default: the first is taken for the marker when there are two.
+        ``#RRGGBB`` per channel (see ``channel_tints``); by default the last is the nuclear stain.
     colours
         Type to ``#RRGGBB``; default ``type_colours`` of the types given.
     points

@@ -17,7 +17,7 @@ def visible(value: object) -> object:
 
     A name with U+202E would otherwise be shown backwards, and so pass for another.
 
-    >>> visible("evil" + chr(0x202e) + "fdp.exe")
+    >>> visible("evil" + chr(0x202E) + "fdp.exe")
     'evil\\u202efdp.exe'
     """
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
