@@ -99,8 +99,8 @@ def test_a_type_of_digits_stays_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a\n1\n", "id,y\n1,2\n", "id,y,x\n1,b,3\n", "id,y,x\n1,,3\n", "id,y,x\n1,2,3\n1,4,5\n",
-             "PAR1 and nothing", "id,y,x\n1,2\n", "\x00"],
+    "text", ["", "a\n1\n", "id,y\n1,2\n", "id,y,x\n1,b,3\n", "id,y,x\n1,,3\n",
+             "id,y,x\n1,2,3\n1,4,5\n", "PAR1 and nothing", "id,y,x\n1,2\n", "\x00"],
 )  # fmt: skip
 def test_a_wrong_table_is_refused_in_one_sentence(text: str, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"

@@ -308,16 +308,12 @@ def _colour(value: int) -> list[int]:
 
 
 def _properties(ids: Sequence[int], table: NucleusTable | None) -> list[dict[str, Any]]:
-    """Type and score of each nucleus of the table that is in the map."""
+    """Type and score of each nucleus in the map; the specification wants an entry for every id."""
     if table is None:
         return []
-    present = set(ids)
     columns = zip(table.frame["id"], table.frame["type"], table.frame["score"], strict=True)
-    return [
-        {"label-value": int(i), "type": str(t), "score": round(float(s), 6)}
-        for i, t, s in columns
-        if int(i) in present
-    ]
+    rows = {int(i): {"type": str(t), "score": round(float(s), 6)} for i, t, s in columns}
+    return [{"label-value": i, **rows.get(i, {})} for i in ids]
 
 
 def write_labels(

@@ -163,6 +163,9 @@ def read_csv(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> pd.DataFra
         )
         parse = pacsv.ParseOptions(newlines_in_values=True)
         read = pacsv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
+        for i, column in enumerate(read.schema):  # a column without any value is of numbers
+            if pa.types.is_null(column.type):
+                read = read.set_column(i, column.name, read.column(i).cast(pa.float64()))
         frame: pd.DataFrame = read.to_pandas()
     frame.columns = pd.Index(restore_cells(pd.Series(list(frame.columns), dtype=str)))
     for column in _text_columns(frame):
