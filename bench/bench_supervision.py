@@ -127,7 +127,7 @@ def our_emip(scene: Scene, ranges: np.ndarray | None = None) -> np.ndarray:
         n = len(scene.voxel)
         areas = slice_areas(scene.foreground, scene.cells, n)
         ranges, _ = z_ranges(areas, scene.voxel[:, 0], setting="paper")
-    return np.stack([emip(channel, scene.cells, ranges) for channel in scene.stack])
+    return emip(scene.stack, scene.cells, ranges)
 
 
 def bench_emip(scene: Scene, repeats: int) -> None:

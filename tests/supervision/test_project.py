@@ -37,6 +37,9 @@ def test_emip_equals_the_loop_over_pixels_and_never_exceeds_mip(scene):
     assert answer.dtype == stack.dtype
     assert np.array_equal(answer, slow_emip(stack, cells, ranges))
     assert (answer <= mip(stack)).all()
+    twice = emip(np.stack([stack, stack[::-1]]), cells, ranges)
+    assert np.array_equal(twice[0], answer)
+    assert np.array_equal(twice[1], emip(stack[::-1], cells, ranges))
 
 
 @settings(deadline=None)

@@ -81,6 +81,15 @@ def test_areas_are_counts(seed, in_space, as_labels):
     assert np.array_equal(slice_areas(mask, cells, 4), slow)
 
 
+def test_runs_longer_than_a_byte_and_more_than_eight_slices_are_counted():
+    rng = np.random.default_rng(0)
+    mask = rng.random((19, 3, 1100)) < 0.9
+    mask[0] = True
+    cells = np.repeat(np.array([[1, 2, 2, 2, 1]] * 3, np.int32), 220, axis=1)
+    slow = [[(mask[z] & (cells == j)).sum() for z in range(19)] for j in (1, 2)]
+    assert np.array_equal(slice_areas(mask, cells, 2), slow)
+
+
 def test_wrong_calls_are_refused():
     with pytest.raises(CallError, match="do not fit"):
         slice_areas(np.ones((2, 3, 3), bool), np.ones((3, 4), np.int32), 1)

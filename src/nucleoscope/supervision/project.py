@@ -25,15 +25,17 @@ Ranges = NDArray[np.bool_] | None
 
 @kernel
 def runs(row: NDArray[np.int32], start: NDArray[np.int64]) -> int:
-    """Where each run of equal values in ``row`` starts, and its length at the end; their number."""
-    n = 0
+    """Where each run of equal values in ``row`` starts, and its length at the end; their number.
+
+    ``start`` has one place more than ``row``.
+    """
+    n = 1
     start[0] = 0
     for x in range(1, len(row)):
-        if row[x] != row[x - 1]:
-            n += 1
-            start[n] = x
-    start[n + 1] = len(row)
-    return n + 1
+        start[n] = x
+        n += row[x] != row[x - 1]
+    start[n] = len(row)
+    return n
 
 
 @kernel
@@ -43,7 +45,7 @@ def _emip(
     kept: NDArray[np.uint8],
     out: NDArray[Any],
 ) -> None:
-    """Raise ``out`` to the maximum over each cell's slices.
+    """Raise ``out`` ``(C, Y, X)`` to the maximum over each cell's slices of ``(C, Z, Y, X)``.
 
     ``kept[c, g]`` holds slices ``8 g`` to ``8 g + 7`` of cell ``c``, one per bit. It is spread over
     the row run by run of equal cell; what follows is the plain maximum under a mask.
@@ -57,12 +59,13 @@ def _emip(
             c = cells[y, start[r]]
             for g in range(kept.shape[1]):
                 bits[g, start[r] : start[r + 1]] = kept[c, g]
-        target = out[y]
-        for z in range(len(stack)):
-            source, mine, bit = stack[z, y], bits[z >> 3], np.uint8(1 << (z & 7))
-            for x in range(n_x):
-                if mine[x] & bit and source[x] > target[x]:
-                    target[x] = source[x]
+        for channel in range(len(stack)):
+            target = out[channel, y]
+            for z in range(stack.shape[1]):
+                source, mine, bit = stack[channel, z, y], bits[z >> 3], np.uint8(1 << (z & 7))
+                for x in range(n_x):
+                    if mine[x] & bit and source[x] > target[x]:
+                        target[x] = source[x]
 
 
 def _floor(stack: NDArray[np.generic]) -> Any:
@@ -74,14 +77,14 @@ def _floor(stack: NDArray[np.generic]) -> Any:
 
 
 def mip(stack: NDArray[np.generic], cells: Cells = None, z_ranges: Ranges = None) -> Any:
-    """Maximum intensity projection of ``(Z, Y, X)``; cells and z ranges play no part.
+    """Maximum intensity projection of ``(..., Z, Y, X)``; cells and z ranges play no part.
 
     Examples
     --------
     >>> mip(np.array([[[1, 5]], [[4, 2]]], np.uint8)).tolist()
     [[4, 5]]
     """
-    return stack.max(axis=0)
+    return stack.max(axis=-3)
 
 
 def emip(stack: NDArray[np.generic], cells: Cells = None, z_ranges: Ranges = None) -> Any:
@@ -90,7 +93,7 @@ def emip(stack: NDArray[np.generic], cells: Cells = None, z_ranges: Ranges = Non
     Parameters
     ----------
     stack
-        ``(Z, Y, X)``.
+        ``(Z, Y, X)``, or ``(C, Z, Y, X)`` for several channels at once.
     cells
         ``(Y, X)`` int32: 1 to n, 0 = no cell.
     z_ranges
@@ -98,8 +101,8 @@ def emip(stack: NDArray[np.generic], cells: Cells = None, z_ranges: Ranges = Non
 
     Returns
     -------
-    ``(Y, X)``, dtype of the stack; pixels without a cell or whose cell has no slice are 0 (the
-    stack's minimum where that is negative).
+    The stack without its z axis, same dtype; pixels without a cell or whose cell has no slice are
+    0 (the stack's minimum where that is negative).
 
     Raises
     ------
@@ -118,7 +121,7 @@ def emip(stack: NDArray[np.generic], cells: Cells = None, z_ranges: Ranges = Non
     """
     if cells is None or z_ranges is None:
         raise CallError("the emip projection needs cells and z_ranges; give both or use mip.")
-    if cells.shape != stack.shape[1:] or z_ranges.shape[1:] != stack.shape[:1]:
+    if cells.shape != stack.shape[-2:] or z_ranges.shape[1:] != stack.shape[-3:-2]:
         raise CallError(
             f"emip: a stack of shape {stack.shape} does not fit cells {cells.shape} "
             f"and z ranges {z_ranges.shape}."
@@ -130,9 +133,10 @@ def emip(stack: NDArray[np.generic], cells: Cells = None, z_ranges: Ranges = Non
             f"but there are {len(z_ranges)} rows of z ranges."
         )
     kept = np.packbits(np.pad(z_ranges, ((1, 0), (0, 0))), axis=1, bitorder="little")
-    out = np.full(cells.shape, _floor(stack), dtype=stack.dtype)
-    _emip(stack, labels, kept, out)
-    return out
+    volume = stack if stack.ndim == 4 else stack[None]
+    out = np.full((len(volume), *cells.shape), _floor(stack), dtype=stack.dtype)
+    _emip(volume, labels, kept, out)
+    return out if stack.ndim == 4 else out[0]
 
 
 #: Every projection by name; a new one is a function of the same arguments and a row here.
@@ -204,8 +208,11 @@ def project(
     if method not in PROJECTIONS:
         raise CallError(f"no projection {method!r}; there are {', '.join(PROJECTIONS)}.")
     chosen = _chosen(volume, channels, nuclei)
-    planes = [
-        (PROJECTIONS[method] if c in chosen else mip)(volume.data[c], cells, z_ranges)
-        for c in range(len(volume.channels))
-    ]
-    return Projection(np.stack(planes), volume.channels, method, volume.spacing)
+    data = volume.data
+    if len(chosen) == len(data):
+        planes = PROJECTIONS[method](data, cells, z_ranges)
+    else:
+        planes = mip(data)
+        for c in chosen:
+            planes[c] = PROJECTIONS[method](data[c], cells, z_ranges)
+    return Projection(planes, volume.channels, method, volume.spacing)

@@ -68,14 +68,19 @@ def _weight(z_step: float) -> float:
 
 
 @kernel
-def _envelope(at: Int, height: Float, ids: NDArray[np.int32], stack: Int, bound: Float) -> int:
+def _envelope(
+    at: Int, height: Float, ids: NDArray[np.int32], limit: float, stack: Int, bound: Float
+) -> int:
     """Lower envelope of ``height[i] + (t - at[i])^2``, ``at`` ascending; returns its length.
 
-    ``stack`` gets the parabolas in order, ``bound`` where each begins to win. Parabolas that win
-    in one point only are kept, so that ties can go to the smaller id.
+    ``stack`` gets the parabolas in order, ``bound`` where each begins to win. Parabolas higher
+    than ``limit`` are left out. Those that win in one point only are kept, so that ties can go to
+    the smaller id.
     """
     k = -1
     for i in range(len(at)):
+        if height[i] > limit:
+            continue
         s = -np.inf
         drop = False
         while k >= 0:
@@ -112,6 +117,78 @@ def _winner(n: int, k: int, t: int, stack: Int, bound: Float, ids: NDArray[np.in
 
 
 @kernel
+def _candidates(
+    x0: int,
+    skip: float,
+    rows: tuple[Int, Int, Int, Int, Int, Float],
+    clicks: tuple[Int, Float, NDArray[np.int32]],
+    at: Int,
+    high: Float,
+    who: NDArray[np.int32],
+) -> int:
+    """Height and id of the nearest click of each row, in the columns of a block; their number.
+
+    Rows higher than ``skip`` in the first column are left out. ``rows``: position, first click,
+    length of the envelope, cursor, envelope, its bounds.
+    """
+    row_y, row_first, length, cursor, stack, bound = rows
+    x, lift, ids = clicks
+    m = 0
+    for r in range(len(row_y)):
+        a, b = row_first[r], row_first[r + 1]
+        k = cursor[r]
+        while k + 1 < length[r] and bound[a + k + 1] <= x0:
+            k += 1
+        cursor[r] = k
+        i = a + stack[a + k]
+        if lift[i] + float((x0 - x[i]) ** 2) > skip:
+            continue
+        for c in range(len(high)):
+            t = x0 + c
+            while k + 1 < length[r] and bound[a + k + 1] <= t:
+                k += 1
+            i = a + stack[a + k]
+            if k > 0 and bound[a + k] == t:
+                i = a + _winner(length[r], k, t, stack[a:b], bound[a:b], ids[a:b])
+            high[c, m] = lift[i] + float((t - x[i]) ** 2)
+            who[c, m] = ids[i]
+        at[m] = row_y[r]
+        m += 1
+    return m
+
+
+@kernel
+def _column(
+    n: int,
+    at: Int,
+    high: Float,
+    who: NDArray[np.int32],
+    stack: Int,
+    bound: Float,
+    far: NDArray[np.float32],
+    near: NDArray[np.int32],
+) -> float:
+    """Write distance and id along one column from its envelope; the largest squared distance."""
+    largest = 0.0
+    height = len(far)
+    for k in range(n):
+        first = 0 if k == 0 else max(0, int(np.ceil(bound[k])))
+        last = height if k == n - 1 else min(height, int(np.ceil(bound[k + 1])))
+        if first >= last:
+            continue
+        i = stack[k]
+        base, y = high[i], float(at[i])
+        largest = max(largest, base + max((first - y) ** 2, (last - 1 - y) ** 2))
+        for t in range(first, last):
+            far[t] = np.float32(np.sqrt(base + (t - y) * (t - y)))
+        for t in range(first, last):
+            near[t] = who[i]
+        if k > 0 and bound[k] == first:
+            near[first] = who[_winner(n, k, first, stack, bound, who)]
+    return largest
+
+
+@kernel
 def _slice(
     row_y: Int,
     row_first: Int,
@@ -124,53 +201,34 @@ def _slice(
     """Distances and ids of one slice; an output with no rows is not wanted.
 
     Clicks are sorted by row, then column. Row ``row_y[r]`` holds clicks
-    ``row_first[r]:row_first[r + 1]``.
+    ``row_first[r]:row_first[r + 1]``. One column on, no distance is larger by more than 1, so a
+    parabola higher than that cannot win; most rows are left out by this.
     """
     height = max(distance.shape[0], cells.shape[0])
     width = max(distance.shape[1], cells.shape[1])
     n_rows = len(row_y)
-    stack = np.empty(len(x), np.int64)
-    bound = np.empty(len(x), np.float64)
-    length = np.empty(n_rows, np.int64)
+    stack, bound = np.empty(len(x), np.int64), np.empty(len(x), np.float64)
+    length, cursor = np.empty(n_rows, np.int64), np.zeros(n_rows, np.int64)
     for r in range(n_rows):
         a, b = row_first[r], row_first[r + 1]
-        length[r] = _envelope(x[a:b], lift[a:b], ids[a:b], stack[a:b], bound[a:b])
-    cursor = np.zeros(n_rows, np.int64)
+        length[r] = _envelope(x[a:b], lift[a:b], ids[a:b], np.inf, stack[a:b], bound[a:b])
+    rows, clicks = (row_y, row_first, length, cursor, stack, bound), (x, lift, ids)
     high = np.empty((_BLOCK, n_rows + 8), np.float64)
     who = np.empty((_BLOCK, n_rows + 8), np.int32)
     far = np.empty((_BLOCK, height + 16), np.float32)
     near = np.empty((_BLOCK, height + 16), np.int32)
-    column = np.empty(n_rows, np.int64)
-    edge = np.empty(n_rows, np.float64)
+    at, column, edge = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows)
+    largest = np.inf
     for x0 in range(0, width, _BLOCK):
         count = min(_BLOCK, width - x0)
-        for r in range(n_rows):
-            a, b = row_first[r], row_first[r + 1]
-            k = cursor[r]
-            for c in range(count):
-                t = x0 + c
-                while k + 1 < length[r] and bound[a + k + 1] <= t:
-                    k += 1
-                i = a + stack[a + k]
-                if k > 0 and bound[a + k] == t:
-                    i = a + _winner(length[r], k, t, stack[a:b], bound[a:b], ids[a:b])
-                gap = float(t - x[i])
-                high[c, r] = lift[i] + gap * gap
-                who[c, r] = ids[i]
-            cursor[r] = k
+        skip = (np.sqrt(largest) + 2 * _BLOCK) ** 2
+        m = _candidates(x0, skip, rows, clicks, at, high[:count], who[:count])
         for c in range(count):
-            n = _envelope(row_y, high[c, :n_rows], who[c, :n_rows], column, edge)
-            for k in range(n):
-                first = 0 if k == 0 else max(0, int(np.ceil(edge[k])))
-                last = height if k == n - 1 else min(height, int(np.ceil(edge[k + 1])))
-                i = column[k]
-                base, y = high[c, i], float(row_y[i])
-                for t in range(first, last):
-                    far[c, t] = np.float32(np.sqrt(base + (t - y) * (t - y)))
-                for t in range(first, last):
-                    near[c, t] = who[c, i]
-                if k > 0 and first < last and edge[k] == first:
-                    near[c, first] = who[c, _winner(n, k, first, column, edge, who[c])]
+            limit = (np.sqrt(largest) + 1.0) ** 2 * (1 + 1e-9)
+            n = _envelope(at[:m], high[c, :m], who[c, :m], limit, column, edge)
+            largest = _column(
+                n, at, high[c], who[c], column, edge, far[c, :height], near[c, :height]
+            )
         if distance.shape[0] > 0:
             for t in range(height):
                 for c in range(count):
