@@ -20,6 +20,20 @@ _HOMES = {
     "Points": "nucleoscope.data.points",
     "Region": "nucleoscope.data.region",
     "Volume": "nucleoscope.data.volume",
+    "demo": "nucleoscope.flow.demo",
+    "detect": "nucleoscope.flow.lecl",
+    "doctor": "nucleoscope.flow.about",
+    "evaluate": "nucleoscope.flow.evaluate",
+    "info": "nucleoscope.flow.about",
+    "load_model": "nucleoscope.learn.model",
+    "project": "nucleoscope.flow.project",
+    "read_points": "nucleoscope.io.points",
+    "read_region": "nucleoscope.io.outlines",
+    "read_table": "nucleoscope.io.tables",
+    "read_volume": "nucleoscope.io.images",
+    "report": "nucleoscope.view.results",
+    "simulate": "nucleoscope.simulator",
+    "train": "nucleoscope.flow.lecl",
 }
 
 __all__ = [
@@ -30,6 +44,20 @@ __all__ = [
     "Region",
     "Volume",
     "__version__",
+    "demo",
+    "detect",
+    "doctor",
+    "evaluate",
+    "info",
+    "load_model",
+    "project",
+    "read_points",
+    "read_region",
+    "read_table",
+    "read_volume",
+    "report",
+    "simulate",
+    "train",
 ]
 
 if TYPE_CHECKING:
@@ -39,6 +67,18 @@ if TYPE_CHECKING:
     from nucleoscope.data.table import NucleusTable
     from nucleoscope.data.volume import Volume
     from nucleoscope.errors import NucleoscopeError
+    from nucleoscope.flow.about import doctor, info
+    from nucleoscope.flow.demo import demo
+    from nucleoscope.flow.evaluate import evaluate
+    from nucleoscope.flow.lecl import detect, train
+    from nucleoscope.flow.project import project
+    from nucleoscope.io.images import read_volume
+    from nucleoscope.io.outlines import read_region
+    from nucleoscope.io.points import read_points
+    from nucleoscope.io.tables import read_table
+    from nucleoscope.learn.model import load_model
+    from nucleoscope.simulator import simulate
+    from nucleoscope.view.results import report
 
 
 def __getattr__(name: str) -> Any:

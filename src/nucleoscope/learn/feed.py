@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +19,12 @@ from nucleoscope.learn.nets.light import with_neighbours
 from nucleoscope.learn.normalise import levels, normalise
 from nucleoscope.seeds import generator
 
+Pixel = TypeVar("Pixel", bound=np.generic)
+
 #: Spread of the bump that marks a centre: slices, then shares of the nucleus radius.
 CENTRE_SLICES, CENTRE_RADII = 0.7, 0.45
+#: Share of crops shown without their markers.
+MARKERLESS = 0.1
 #: z offsets are taught in units of this many slices.
 SLICES_PER_UNIT = 2.0
 
@@ -174,6 +179,11 @@ def draw(
     window = _window(lesson, side, rng)
     image = normalise(_cut(lesson.volume.data, window, side), level)
     image = _vary(image, rng, is_rgb=lesson.volume.is_rgb)
+    types = lesson.types
+    if not lesson.volume.is_rgb and len(image) > 1 and rng.random() < MARKERLESS:
+        # Nuclei must be found without the markers too; nothing is said of types then.
+        image[:-1] = 0
+        types = np.full_like(types, -1)
     # The half-resolution target is read at a random one of the stride's positions, so that on
     # average it is neither early nor late.
     phase = rng.integers(0, stride, size=2)
@@ -187,7 +197,7 @@ def draw(
     radius = settings.radius / stride
     centre = bumps(instances.shape, centres[lesson.is_taught], radius)
     offsets = offsets_to_centres(instances, centres, radius)
-    return _turn(Crop(image, instances, foreground, centre, offsets, lesson.types), rng)
+    return _turn(Crop(image, instances, foreground, centre, offsets, types), rng)
 
 
 def _window(lesson: Lesson, side: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -203,9 +213,7 @@ def _window(lesson: Lesson, side: int, rng: np.random.Generator) -> tuple[int, i
     return int(y), int(x)
 
 
-def _cut(
-    data: NDArray[np.generic], window: tuple[int, int], side: int, fill: int = 0
-) -> NDArray[np.generic]:
+def _cut(data: NDArray[Pixel], window: tuple[int, int], side: int, fill: int = 0) -> NDArray[Pixel]:
     """A square of the last two axes; beyond the image, ``fill``."""
     y, x = window
     piece = data[..., max(0, y) : y + side, max(0, x) : x + side]
@@ -213,7 +221,8 @@ def _cut(
     if short == (0, 0):
         return piece
     pads = [(0, 0)] * (data.ndim - 2) + [(0, short[0]), (0, short[1])]
-    return np.pad(piece, pads, constant_values=fill)
+    padded: NDArray[Pixel] = np.pad(piece, pads, constant_values=fill)
+    return padded
 
 
 def bumps(
@@ -254,7 +263,7 @@ def offsets_to_centres(
     """``(3, Z, Y, X)``: from every nucleus voxel to its centre, x and y in radii, z in units."""
     table = np.concatenate([np.zeros((1, 3)), centres]).astype(np.float32)
     owner = table[instances]
-    z, y, x = np.indices(instances.shape, sparse=True, dtype=np.float32)
+    z, y, x = np.ogrid[tuple(slice(n) for n in instances.shape)]
     offsets = np.stack(
         [
             (owner[..., 2] - x) / radius,
@@ -286,12 +295,19 @@ def _vary(
             ndimage.gaussian_filter(channel, (0, sigma, sigma), output=channel)
         if n_z > 1 and rng.random() < 0.3:
             channel *= np.linspace(1, rng.uniform(0.6, 1.4), n_z, dtype=np.float32)[:, None, None]
-    return np.sqrt(np.clip(out, 0, 4))
+    varied: NDArray[np.float32] = np.sqrt(np.clip(out, 0, 4))
+    return varied
 
 
 def _turn(crop: Crop, rng: np.random.Generator) -> Crop:
     """Mirror along z, y, x and swap y and x, each with probability one half."""
-    maps = [crop.image, crop.instances, crop.foreground, crop.centre, crop.offsets.copy()]
+    maps: list[NDArray[Any]] = [
+        crop.image,
+        crop.instances,
+        crop.foreground,
+        crop.centre,
+        crop.offsets.copy(),
+    ]
     for axis, row in ((-3, 2), (-2, 1), (-1, 0)):
         if rng.random() < 0.5:
             maps = [np.flip(m, axis) for m in maps]

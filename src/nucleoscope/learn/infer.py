@@ -23,8 +23,10 @@ from nucleoscope.data.maps import StackMaps
 from nucleoscope.data.region import Region
 from nucleoscope.data.table import NucleusTable
 from nucleoscope.data.volume import Volume
+from nucleoscope.errors import CallError
 from nucleoscope.learn.feed import SLICES_PER_UNIT
 from nucleoscope.learn.model import Model, ModelConfig
+from nucleoscope.learn.nets import Network, channels_last
 from nucleoscope.learn.normalise import levels, normalise
 from nucleoscope.learn.objective import pool_types
 from nucleoscope.nuclei.classical import classical_maps
@@ -34,19 +36,20 @@ from nucleoscope.nuclei.peaks import Peaks, find_peaks, grow
 
 #: Side of the part of a window that is kept, in pixels.
 CORE = 2048
-#: Images whose pixels differ from the model's by more than this factor are resampled.
-SCALE_TOLERANCE = 1.15
+#: Images whose voxels differ from the model's by more than these factors (z, y, x) are resampled.
+#: Stacks are coarse in z and differ there by nature, so little is done about it.
+SCALE_TOLERANCE = (1.6, 1.15, 1.15)
 
 Progress = Callable[[int, int], None]
 
 
 def has_amx() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (then it is about 4 times faster)."""
+    """Whether this CPU multiplies bfloat16 matrices in hardware, about 4 times faster then."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())
 
 
-def fused(network: nn.Module) -> nn.Module:
+def fused(network: Network) -> Network:
     """A copy for inference: every batch normalisation folded into its convolution."""
     network = copy.deepcopy(network).eval()
     for module in list(network.modules()):
@@ -57,11 +60,11 @@ def fused(network: nn.Module) -> nn.Module:
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                 module[i] = fuse_conv_bn_eval(first, second)
                 module[i + 1] = nn.Identity()
-    return network.to(memory_format=torch.channels_last)
+    return channels_last(network)
 
 
 def predict(
-    network: nn.Module,
+    network: Network,
     volume: Volume,
     *,
     radius: float,
@@ -87,16 +90,16 @@ def predict(
     StackMaps
     """
     network = fused(network).to(device)
-    stride, context = int(network.stride), int(network.context)
+    stride, context = network.stride, network.context
     n_z, n_y, n_x = volume.shape
     h, w = -(-n_y // stride), -(-n_x // stride)
     maps: StackMaps | None = None
-    windows = list(_windows(n_y, n_x, core, int(network.reach), stride))
+    windows = list(_windows(n_y, n_x, core, network.reach, stride))
     done = 0
     for window in windows:
         for z, out in _slices(network, volume, window, context, device):
             if maps is None:
-                maps = StackMaps.blank((n_z, h, w), stride, n_types=out["nc"].shape[1])
+                maps = StackMaps.blank((n_z, h, w), stride, n_types=out["nc"].shape[0])
             _place(maps, out, z, window, stride, radius)
             done += 1
             if progress is not None:
@@ -128,7 +131,7 @@ def _windows(n_y: int, n_x: int, core: int, reach: int, stride: int) -> Iterator
 
 
 def _slices(
-    network: nn.Module, volume: Volume, window: _Window, context: int, device: str
+    network: Network, volume: Volume, window: _Window, context: int, device: str
 ) -> Iterator[tuple[int, dict[str, NDArray[np.float32]]]]:
     """The network's maps of every slice of a window."""
     y0, x0, y1, x1 = window.outer
@@ -149,7 +152,7 @@ def _slices(
         yield z, run_network(network, image)
 
 
-def run_network(network: nn.Module, image: Tensor) -> dict[str, NDArray[np.float32]]:
+def run_network(network: Network, image: Tensor) -> dict[str, NDArray[np.float32]]:
     """One forward pass in the fastest exact-enough arithmetic of the machine."""
     image = image.contiguous(memory_format=torch.channels_last)
     kind = image.device.type
@@ -205,6 +208,8 @@ def detect(
     volume: Volume,
     *,
     region: Region | None = None,
+    nuclei_only: bool = False,
+    nucleus_radius_um: float | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Detection:
@@ -213,11 +218,16 @@ def detect(
     Parameters
     ----------
     model
-        Of ``learn.train`` or ``load_model``.
+        Of ``learn.train_model`` or ``load_model``.
     volume
         An image that has the model's channels, by name.
     region
         Only nuclei whose centroid lies inside are reported.
+    nuclei_only
+        Look at the nuclear channel alone and leave types empty.
+    nucleus_radius_um
+        Typical radius where it differs from that of the training images; the image is then
+        looked at as much smaller or larger.
 
     Returns
     -------
@@ -227,18 +237,19 @@ def detect(
     Raises
     ------
     CallError
-        A channel of the model is missing.
+        A channel of the model is missing, or a radius is given where a scale is unknown.
     """
-    seen = volume.select(model.config.channels)
-    work = _at_model_scale(seen, model.config)
+    config = model.config
+    seen = channels_for(config, volume, nuclei_only=nuclei_only)
+    work = resampled(seen, scale_factors(seen, config, nucleus_radius_um))
     options = {"progress": progress, "device": device} if model.network is not None else {}
     maps = maps_of(model, work, **options)
-    peaks = find_peaks(maps.centre, model.config.peak_settings(maps.stride))
-    labels = nuclei_from(maps, peaks, model.config, work.shape)
-    logits = network_logits(maps, labels, len(peaks), model.config)
-    labels = _resampled(labels, seen.shape)
+    peaks = find_peaks(maps.centre, config.peak_settings(maps.stride))
+    labels = nuclei_from(maps, peaks, config, work.shape)
+    logits = network_logits(maps, labels, len(peaks), config)
+    labels = _on_pixels(labels, seen.shape)
     is_kept = np.zeros(len(peaks), dtype=bool)
-    is_kept[np.unique(labels[labels > 0]) - 1] = True
+    is_kept[Labels(labels).ids() - 1] = True
     table = measure(Labels(labels, seen.spacing), volume=seen, scores=peaks.score[is_kept])
     if region is not None:
         inside = region.contains(table.frame["y"].to_numpy(), table.frame["x"].to_numpy())
@@ -247,9 +258,39 @@ def detect(
     numbers = np.zeros(len(peaks) + 1, dtype=np.int32)
     numbers[1:][is_kept] = np.arange(1, int(is_kept.sum()) + 1)
     found = Labels(numbers[labels], seen.spacing)
-    frame = table.frame.copy()
-    frame["id"] = numbers[frame["id"].to_numpy()]
-    return Detection(found, typed(NucleusTable(frame), found, seen, logits[is_kept], model.config))
+    table = NucleusTable(table.frame.assign(id=numbers[table.frame["id"].to_numpy()]))
+    if nuclei_only:
+        return Detection(found, table)
+    return Detection(found, typed(table, found, seen, logits[is_kept], config))
+
+
+def channels_for(config: ModelConfig, volume: Volume, *, nuclei_only: bool) -> Volume:
+    """The channels the model sees; with ``nuclei_only`` the markers are black.
+
+    Raises
+    ------
+    CallError
+        The image lacks a channel.
+    """
+    if not nuclei_only or not config.markers:
+        missing = [c for c in config.channels if not _has(volume, c)]
+        if missing:
+            raise CallError(
+                f"{volume.name}: the model needs channel {missing[0]}; the image has "
+                f"{', '.join(volume.channels)}. Rename it, or look for nuclei alone with "
+                "--nuclei-only."
+            )
+        return volume.select(config.channels)
+    stain = config.nuclei or ""
+    lone = len(volume.channels) == 1
+    nuclei = volume.data[0] if lone else volume.channel(stain)
+    data = np.zeros((len(config.channels), *volume.shape), dtype=nuclei.dtype)
+    data[-1] = nuclei
+    return replace(volume, data=data, channels=config.channels)
+
+
+def _has(volume: Volume, channel: str) -> bool:
+    return channel.casefold() in [name.casefold() for name in volume.channels]
 
 
 def nuclei_from(
@@ -270,10 +311,11 @@ def network_logits(
     groups = max(1, len(config.markers))
     if not maps.types.shape[0] or not n_types:
         return np.zeros((n, groups, n_types))
-    coarse = np.zeros(maps.foreground.shape, dtype=np.int64)
+    coarse: NDArray[np.int64] = np.zeros(maps.foreground.shape, dtype=np.int64)
     part = labels[:, :: maps.stride, :: maps.stride]
     coarse[:, : part.shape[1], : part.shape[2]] = part
-    logits = torch.from_numpy(maps.types).transpose(0, 1).unflatten(1, (groups, 1 + n_types))
+    n_z, h, w = maps.foreground.shape
+    logits = torch.from_numpy(maps.types).transpose(0, 1).reshape(n_z, groups, 1 + n_types, h, w)
     pooled = pool_types(logits, torch.from_numpy(coarse), n + 1)
     return pooled[1:].double().numpy()
 
@@ -332,37 +374,56 @@ def _marker_types(
     return np.array(names, dtype=object), sure
 
 
-def scale_factor(volume: Volume, config: ModelConfig) -> float:
-    """Pixels of the model per pixel of the image; 1 where either scale is unknown or close."""
+def scale_factors(
+    volume: Volume, config: ModelConfig, nucleus_radius_um: float | None = None
+) -> tuple[float, float, float]:
+    """Voxels of the model per voxel of the image along z, y, x; 1 where unknown or close.
+
+    Raises
+    ------
+    CallError
+        A radius is given and the scale of the image or the model is unknown.
+    """
     if volume.spacing is None or config.spacing is None:
-        return 1.0
-    here = float(np.sqrt(volume.spacing[1] * volume.spacing[2]))
-    there = float(np.sqrt(config.spacing[1] * config.spacing[2]))
-    factor = here / there
-    return factor if max(factor, 1 / factor) > SCALE_TOLERANCE else 1.0
+        if nucleus_radius_um is not None:
+            raise CallError(
+                f"{volume.name}: a nucleus radius in um needs the voxel size; give it with "
+                "--spacing Z,Y,X."
+            )
+        return (1.0, 1.0, 1.0)
+    taught_um = config.radius_px * float(np.sqrt(config.spacing[1] * config.spacing[2]))
+    larger = 1.0 if nucleus_radius_um is None else nucleus_radius_um / taught_um
+    ratios = np.array(volume.spacing) / (np.array(config.spacing) * larger)
+    if volume.shape[0] == 1:
+        ratios[0] = 1.0
+    close = np.maximum(ratios, 1 / ratios) <= SCALE_TOLERANCE
+    z, y, x = np.where(close, 1.0, ratios).tolist()
+    return (z, y, x)
 
 
-def _at_model_scale(volume: Volume, config: ModelConfig) -> Volume:
-    """The volume resampled in y and x to the model's pixel size, when they differ much."""
-    factor = scale_factor(volume, config)
-    if factor == 1.0:
+def resampled(volume: Volume, factors: tuple[float, float, float]) -> Volume:
+    """The volume with ``factors`` times as many voxels along z, y, x (linear, blurred before)."""
+    if factors == (1.0, 1.0, 1.0):
         return volume
-    n_y, n_x = (max(16, round(side * factor)) for side in volume.shape[1:])
-    blur = max(0.0, 0.5 * (1 / factor - 1))
-    data = np.empty((*volume.data.shape[:2], n_y, n_x), dtype=np.float32)
-    for c, z in np.ndindex(*volume.data.shape[:2]):
-        plane = volume.data[c, z].astype(np.float32)
-        if blur > 0:
-            plane = ndimage.gaussian_filter(plane, blur)
-        zoom = (n_y / plane.shape[0], n_x / plane.shape[1])
-        ndimage.zoom(plane, zoom, order=1, output=data[c, z], mode="nearest", grid_mode=True)
-    return replace(volume, data=data)
+    least = (1, 16, 16)
+    shape = tuple(
+        max(low, round(n * f)) for low, n, f in zip(least, volume.shape, factors, strict=True)
+    )
+    blur = [max(0.0, 0.5 * (1 / f - 1)) for f in factors]
+    data = np.empty((volume.data.shape[0], *shape), dtype=np.float32)
+    for c, channel in enumerate(volume.data):
+        smooth = ndimage.gaussian_filter(channel.astype(np.float32), blur)
+        zoom = [n / m for n, m in zip(shape, channel.shape, strict=True)]
+        ndimage.zoom(smooth, zoom, order=1, output=data[c], mode="nearest", grid_mode=True)
+    return replace(volume, data=data, spacing=None, is_2d=volume.is_2d)
 
 
-def _resampled(labels: NDArray[np.int32], shape: tuple[int, int, int]) -> NDArray[np.int32]:
-    """An instance map back on the image's own pixels, by nearest pixel."""
+def _on_pixels(labels: NDArray[np.int32], shape: tuple[int, int, int]) -> NDArray[np.int32]:
+    """An instance map back on the image's own voxels, by the nearest one."""
     if labels.shape == shape:
         return labels
-    rows = ((np.arange(shape[1]) + 0.5) * labels.shape[1] / shape[1]).astype(np.int64)
-    cols = ((np.arange(shape[2]) + 0.5) * labels.shape[2] / shape[2]).astype(np.int64)
-    return labels[:, rows[:, None], cols[None, :]]
+    z, y, x = (
+        ((np.arange(n) + 0.5) * m / n).astype(np.int64)
+        for n, m in zip(shape, labels.shape, strict=True)
+    )
+    return labels[np.ix_(z, y, x)]

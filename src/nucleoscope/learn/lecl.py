@@ -23,9 +23,7 @@ MIN_IMAGES_TO_HOLD_OUT = 4
 HELD_OUT_SHARE = 0.15
 
 
-def type_table(
-    points: Points, markers: Sequence[str], classes: Sequence[str]
-) -> NDArray[np.int64]:
+def type_table(points: Points, markers: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
     """Types of points as numbers, ``(n, G)``, -1 where unknown.
 
     With one marker a type is ``positive`` or ``negative`` (or the marker's name); with several it

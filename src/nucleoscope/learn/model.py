@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nucleoscope import __version__
 from nucleoscope.errors import InputError, UnsafeInputError
 from nucleoscope.io import guard
-from nucleoscope.learn.nets import build_network
+from nucleoscope.learn.nets import Network, build_network
 from nucleoscope.nuclei.markers import FEATURES, Learned
 from nucleoscope.nuclei.peaks import PeakSettings
 
@@ -94,7 +94,7 @@ class Model:
     """A description with its network; ``network`` is None for the classical recipe."""
 
     config: ModelConfig
-    network: nn.Module | None = None
+    network: Network | None = None
 
 
 def save_model(model: Model, folder: Path | str, *, overwrite: bool = False) -> Path:

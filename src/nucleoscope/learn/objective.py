@@ -96,7 +96,8 @@ class Objective(nn.Module):
 
     def _groups(self, logits: Tensor) -> Tensor:
         """``(N, G * (1 + T), ...)`` to ``(N, G, 1 + T, ...)``."""
-        return logits.unflatten(1, (self.n_groups, 1 + self.n_types))
+        n, _, y, x = logits.shape
+        return logits.reshape(n, self.n_groups, 1 + self.n_types, y, x)
 
     def _type_terms(
         self, maps: dict[str, Tensor], batch: Batch, labelled: Tensor

@@ -18,7 +18,7 @@ from nucleoscope.learn.feed import Feed, FeedSettings, Lesson
 from nucleoscope.learn.fit import detection_f1, look
 from nucleoscope.learn.infer import has_amx
 from nucleoscope.learn.model import Model, ModelConfig, load_state, read_tensors
-from nucleoscope.learn.nets import build_network
+from nucleoscope.learn.nets import Network, build_network, channels_last
 from nucleoscope.learn.objective import Objective, Weights
 from nucleoscope.learn.recipes import Recipe
 
@@ -72,7 +72,7 @@ Report = Callable[[Progress], None]
 class _State:
     """All that changes while training."""
 
-    network: nn.Module
+    network: Network
     average: dict[str, Tensor]
     objective: Objective
     optimiser: torch.optim.AdamW
@@ -147,9 +147,8 @@ def _start(config: ModelConfig, recipe: Recipe, settings: TrainSettings) -> _Sta
     assert spec is not None  # noqa: S101  asked by the caller
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = build_network(**spec.model_dump()).to(settings.device)
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    head_dim = int(getattr(network, "head_dim", 32))
+        network = channels_last(build_network(**spec.model_dump()).to(settings.device))
+    head_dim = network.head_dim
     weights = Weights(contrast=recipe.contrast)
     objective = Objective(spec.n_types, spec.n_groups, head_dim, weights=weights)
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-3)
@@ -157,14 +156,14 @@ def _start(config: ModelConfig, recipe: Recipe, settings: TrainSettings) -> _Sta
     return _State(network, average, objective.to(settings.device), optimiser)
 
 
-def _feed_settings(config: ModelConfig, recipe: Recipe, network: nn.Module) -> FeedSettings:
+def _feed_settings(config: ModelConfig, recipe: Recipe, network: Network) -> FeedSettings:
     return FeedSettings(
         recipe.crop,
         recipe.batch,
-        int(network.stride),
-        int(network.context),
+        network.stride,
+        network.context,
         config.radius_px,
-        int(network.margin),
+        network.margin,
     )
 
 
@@ -221,7 +220,7 @@ def _average(state: _State) -> None:
             state.average[name].copy_(value)
 
 
-def _averaged(state: _State, config: ModelConfig) -> nn.Module:
+def _averaged(state: _State, config: ModelConfig) -> Network:
     """A network with the averaged weights, for use."""
     spec = config.network
     assert spec is not None  # noqa: S101  asked by the caller

@@ -34,7 +34,8 @@ def classical_maps(nuclei: NDArray[np.generic], radius: float, slice_px: float) 
     StackMaps
         Stride 1, offsets zero (a voxel then joins the nearest peak), no types.
     """
-    image = np.sqrt(np.maximum(nuclei.astype(np.float32) - np.percentile(nuclei, 1), 0))
+    light = nuclei.astype(np.float32)
+    image = np.sqrt(np.maximum(light - np.percentile(light, 1), 0))
     sigma = np.array([radius / slice_px, radius, radius]) / np.sqrt(2) * 0.75
     sigma[0] = min(max(sigma[0], 0.4), 1.5)
     narrow = ndimage.gaussian_filter(image, sigma)

@@ -133,7 +133,7 @@ def marker_scale(image: NDArray[np.generic]) -> tuple[NDArray[np.float32], float
     threshold
         On that scale.
     """
-    sample = image[:, ::2, ::2].ravel()
+    sample = image[:, ::2, ::2].ravel().astype(np.float32)
     low, middle, high = (float(v) for v in np.percentile(sample, [16, 50, 99.8]))
     span = max(high - middle, 1e-6)
     shifted = image.astype(np.float32)
@@ -198,7 +198,10 @@ def _accumulate(
 
 def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """``part / whole``, NaN where there is nothing to share."""
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    share: NDArray[np.float64] = np.divide(
+        part, whole, out=np.full(part.shape, np.nan), where=whole > 0
+    )
+    return share
 
 
 def _features(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -248,6 +251,7 @@ class AnySlice:
     overlap: float = 0.3
 
     def __call__(self, evidence: Evidence) -> NDArray[np.float64]:
+        """Probabilities, ``(n,)``."""
         return _soft(evidence.column("best_overlap"), self.overlap)
 
 
@@ -258,6 +262,7 @@ class NucleusFraction:
     fraction: float = 0.3
 
     def __call__(self, evidence: Evidence) -> NDArray[np.float64]:
+        """Probabilities, ``(n,)``."""
         return _soft(evidence.column("on_fraction"), self.fraction)
 
 
@@ -268,6 +273,7 @@ class CoreAgainstShell:
     level: float = 0.3
 
     def __call__(self, evidence: Evidence) -> NDArray[np.float64]:
+        """Probabilities, ``(n,)``."""
         contrast = evidence.column("mean") + np.minimum(evidence.column("core_minus_shell"), 0.0)
         return _soft(contrast, self.level)
 
@@ -299,6 +305,7 @@ class Learned:
         return logit
 
     def __call__(self, evidence: Evidence) -> NDArray[np.float64]:
+        """Probabilities, ``(n,)``."""
         return sigmoid(self.logit(evidence))
 
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
-
 from nucleoscope.errors import CallError
+from nucleoscope.learn.nets.base import Network, channels_last
 from nucleoscope.learn.nets.light import LightNet, with_neighbours
 
-__all__ = ["NETWORKS", "LightNet", "build_network", "with_neighbours"]
+__all__ = ["NETWORKS", "LightNet", "Network", "build_network", "channels_last", "with_neighbours"]
 
 
-def _light(n_channels: int, n_types: int, n_groups: int, context: int) -> nn.Module:
+def _light(n_channels: int, n_types: int, n_groups: int, context: int) -> Network:
     return LightNet(n_channels, n_types, n_groups=n_groups, context=context)
 
 
 #: Name -> builder of (image channels, types, groups, context).
-NETWORKS: dict[str, Callable[[int, int, int, int], nn.Module]] = {"light": _light}
+NETWORKS: dict[str, Callable[[int, int, int, int], Network]] = {"light": _light}
 
 
 def build_network(
     name: str, n_channels: int, n_types: int, n_groups: int = 1, context: int = 2
-) -> nn.Module:
+) -> Network:
     """A fresh network.
 
     Raises

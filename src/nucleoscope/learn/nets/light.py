@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nucleoscope.learn.nets.base import Network
+
 
 def _conv(n_in: int, n_out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
@@ -36,7 +38,7 @@ class _Block(nn.Module):
         return functional.relu(x + self.second(self.first(x)))
 
 
-class LightNet(nn.Module):
+class LightNet(Network):
     """Foreground (NP), offsets (HV), types (NC) and nucleus centres from a slice and neighbours.
 
     Parameters
@@ -110,6 +112,7 @@ class LightNet(nn.Module):
         return out
 
     def forward(self, x: Tensor, embed: bool = False) -> dict[str, Tensor]:
+        """Maps of a batch of slices, see the class."""
         features = self.features(x)
         maps = self.heads(features).float()
         out = {
@@ -128,7 +131,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 def with_neighbours(volume: Tensor, context: int) -> Tensor:
-    """Stack every slice with its neighbours: ``(C, Z, Y, X)`` to ``(Z, C * (2 context + 1), Y, X)``.
+    """Stack every slice with its neighbours: ``(C, Z, Y, X)`` to ``(Z, C (2 context + 1), Y, X)``.
 
     Beyond the first and last slice the end slice is repeated.
 

@@ -1,0 +1,448 @@
+"""Part A from files to files: train, detect, project, evaluate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nucleoscope.data.points import Points
+from nucleoscope.data.volume import Volume
+from nucleoscope.errors import CallError
+from nucleoscope.flow.inputs import (
+    Example,
+    Image,
+    Reading,
+    as_images,
+    marker_channels,
+    name_of,
+    nuclear_channel,
+    one_per_image,
+    open_example,
+    open_image,
+    region_for,
+)
+from nucleoscope.flow.progress import bar
+from nucleoscope.flow.run import Run, hash_of
+from nucleoscope.flow.scale import run_all, shard
+from nucleoscope.io import guard
+from nucleoscope.io.omezarr import write_labels
+from nucleoscope.io.tables import write_table
+from nucleoscope.learn.feed import Lesson, make_lesson
+from nucleoscope.learn.infer import Detection
+from nucleoscope.learn.infer import detect as detect_volume
+from nucleoscope.learn.lecl import train_model, type_table
+from nucleoscope.learn.model import Model, ModelConfig, load_model, save_model
+from nucleoscope.learn.recipes import Recipe
+from nucleoscope.learn.recipes import recipe as recipe_named
+from nucleoscope.learn.train import Progress, TrainSettings
+from nucleoscope.supervision import median_radius, pseudo_labels
+from nucleoscope.units import Spacing, z_step_px
+
+#: One slice step in pixels when the scale is unknown (the published constant).
+UNKNOWN_Z_STEP = 11.0
+CHECKPOINT = "checkpoint.safetensors"
+IMAGE_MANIFEST = "image.json"
+
+
+def train(
+    images: Sequence[Image] | Image,
+    output: str | Path,
+    *,
+    points: Sequence[str | Path | Points] | str | Path | Points | None = None,
+    roi: Sequence[str | Path] | str | Path | None = None,
+    recipe: str = "lecl",
+    network: str | None = None,
+    nuclei: str | int | None = None,
+    marker: Sequence[str | int] = (),
+    minutes: float = 30.0,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Model:
+    """Train a model from one click per nucleus.
+
+    Parameters
+    ----------
+    images
+        Files or volumes. Beside ``plaque.ome.tif``, ``plaque.points.csv`` and
+        ``plaque.roi.geojson`` are found by name.
+    output
+        The model's folder.
+    points, roi
+        One per image, where they are not beside it.
+    recipe
+        ``lecl`` (default), ``classical`` (no network, seconds), or another of
+        ``nucleoscope.learn.recipes.RECIPES``.
+    network
+        ``light`` or ``hovernet``; None takes the recipe's own.
+    nuclei, marker
+        Channels by name or number; may be left out where only one choice is possible. A colour
+        image needs neither.
+    minutes
+        Longest training time.
+    steps
+        Training steps instead of the recipe's; with ``minutes=inf`` a run is exactly repeatable.
+    resume
+        Go on from the checkpoint in ``output``.
+    axes, spacing
+        For files that do not say, such as ``"ZCYX"`` and ``(1.0, 0.3, 0.3)`` um.
+
+    Returns
+    -------
+    Model
+        Also written to ``output``.
+
+    Raises
+    ------
+    CallError
+        A channel, recipe or file list is impossible.
+    InputError
+        An image or its points cannot be used; says which and why.
+    """
+    chosen = recipe_named(recipe, network=network)
+    if steps is not None:
+        chosen = replace(chosen, steps=steps)
+    folder = Path(output)
+    _check_output(folder, resume=resume, overwrite=overwrite)
+    many = as_images(images)
+    clicks = one_per_image(points, many, "points")
+    outlines = one_per_image(roi, many, "roi")
+    reading = Reading(axes, spacing)
+    examples = [
+        open_example(image, click, outline, reading)
+        for image, click, outline in zip(many, clicks, outlines, strict=True)
+    ]
+    run = Run("train", {"recipe": chosen.name, "seed": seed, "minutes": _finite(minutes)})
+    run.inputs = [_hashed(example.files) for example in examples]
+    config, lessons = prepare(examples, chosen, nuclei=nuclei, marker=marker, quiet=quiet)
+    settings = TrainSettings(
+        minutes=minutes, seed=seed, checkpoint=folder / CHECKPOINT, resume=resume, device=device
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with bar("training", quiet=quiet) as tell:
+        model = train_model(
+            lessons, config, chosen, settings, report=lambda p: tell(p.fraction, _note(p))
+        )
+    save_model(model, folder, overwrite=True)
+    run.figures = {k: v for k, v in model.config.training.items() if k != "history"}
+    run.finish(folder, history=model.config.training.get("history", []))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return model
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _note(progress: Progress) -> str:
+    f1 = "" if progress.held_out_f1 is None else f"  held-out F1 {progress.held_out_f1:.3f}"
+    return f"step {progress.step}  loss {progress.loss:.3f}{f1}"
+
+
+def _check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds something already, unless told."""
+    if folder.exists() and not folder.is_dir():
+        raise CallError(f"{folder}: it is a file; give a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (resume or overwrite):
+        raise CallError(
+            f"{folder}: it is not empty; give another folder, --resume to go on, or --overwrite."
+        )
+
+
+def _hashed(files: dict[str, str]) -> dict[str, Any]:
+    """Files of an input with the hash of each."""
+    return {**files, "sha256": {k: hash_of(Path(v)) for k, v in files.items()}}
+
+
+def prepare(
+    examples: Sequence[Example],
+    recipe: Recipe,
+    *,
+    nuclei: str | int | None = None,
+    marker: Sequence[str | int] = (),
+    quiet: bool = True,
+) -> tuple[ModelConfig, list[Lesson]]:
+    """Settle channels, types and scale, and make a lesson of every example."""
+    first = examples[0].volume
+    is_rgb = first.is_rgb
+    stain = None if is_rgb else nuclear_channel(first, nuclei)
+    types = sorted({str(t) for example in examples for t in example.points.types} - {""})
+    markers = () if is_rgb else marker_channels(first, stain or "", marker, bool(types))
+    classes = tuple(types) if is_rgb else (("negative", "positive") if markers else ())
+    channels = ("red", "green", "blue") if is_rgb else (*markers, stain or "")
+    lessons, radii = [], []
+    with bar("pseudo labels", quiet=quiet) as tell:
+        for i, example in enumerate(examples):
+            tell(i / len(examples), example.volume.name)
+            seen = example.volume.select(channels)
+            target = _nuclear_view(seen, stain)
+            taught = example.points
+            pseudo = pseudo_labels(
+                target, taught, nuclei=0, region=example.region, setting=recipe.supervision
+            )
+            inside = (
+                np.ones(len(taught), dtype=bool)
+                if example.region is None
+                else example.region.contains(taught.y, taught.x)
+            )
+            table = type_table(taught, markers, classes)
+            lessons.append(make_lesson(seen, pseudo, taught, table, inside))
+            step = z_step_px(seen.spacing, UNKNOWN_Z_STEP)
+            radii.append(median_radius(target.data[0], taught.zyx()[inside], step))
+    scales = [e.volume.spacing for e in examples if e.volume.spacing is not None]
+    scale = tuple(np.median(np.array(scales), axis=0).tolist()) if scales else None
+    spacing = (scale[0], scale[1], scale[2]) if scale is not None else None
+    config = ModelConfig(
+        recipe=recipe.name,
+        nuclei=stain,
+        markers=markers,
+        is_rgb=is_rgb,
+        types=classes,
+        spacing=spacing,
+        radius_px=float(np.median(radii)),
+        threshold=0.35,
+        valley=0.9,
+        slice_px=z_step_px(spacing, UNKNOWN_Z_STEP),
+        typing=recipe.typing,
+    )
+    return config, lessons
+
+
+def _nuclear_view(volume: Volume, stain: str | None) -> Volume:
+    """The channel the pseudo labels read: the stain, or of a colour image its darkness."""
+    if stain is not None:
+        return volume.select([stain])
+    density = 255 - volume.data.astype(np.float32).min(axis=0, keepdims=True)
+    dark = np.clip(density, 0, 255).astype(np.uint8)
+    return replace(volume, data=dark, channels=("darkness",), is_rgb=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Outcome of ``detect``: the folder, nuclei per image, and what failed and why."""
+
+    folder: Path
+    counts: dict[str, int]
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One image to detect in; picklable, so that it can go to another process."""
+
+    image: Image
+    roi: str | Path | None
+    model: Path
+    folder: Path
+    reading: Reading
+    device: str
+    nuclei_only: bool
+    radius_um: float | None
+    resume: bool
+
+
+def detect(
+    images: Sequence[Image] | Image,
+    model: str | Path | Model,
+    output: str | Path | None = None,
+    *,
+    roi: Sequence[str | Path] | str | Path | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
+    shard_of: str | None = None,
+    resume: bool = False,
+    nuclei_only: bool = False,
+    nucleus_radius: float | None = None,
+    axes: str | None = None,
+    spacing: Spacing | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Found | list[Detection]:
+    """Find every nucleus in new images and say which carry the markers.
+
+    Parameters
+    ----------
+    images
+        Files or volumes.
+    model
+        A model folder, or a ``Model``.
+    output
+        Results folder; None (for volumes in memory) returns the detections instead.
+    roi
+        One region per image, where it is not beside it; only nuclei inside are reported.
+    jobs
+        Images at a time, each in a process of its own.
+    cluster
+        Address of a Dask scheduler (extra ``cluster``).
+    shard_of
+        ``"K/N"``: do part K of N, for job arrays; the parts share ``output``.
+    resume
+        Keep images whose results are complete and unchanged.
+    nuclei_only
+        Look at the nuclear channel only: for images without the model's markers.
+    nucleus_radius
+        Typical nucleus radius in um, where it differs from the training images'.
+
+    Returns
+    -------
+    Found, or list of Detection without ``output``.
+
+    Raises
+    ------
+    CallError
+        Impossible call.
+    InputError
+        The model cannot be read. An image that cannot be read is named in ``Found.failed``.
+    """
+    many = as_images(images)
+    outlines = one_per_image(roi, many, "roi")
+    reading = Reading(axes, spacing)
+    if output is None:
+        loaded = model if isinstance(model, Model) else load_model(model)
+        return [
+            _detect_one(loaded, image, outline, reading, device, nuclei_only, nucleus_radius)[0]
+            for image, outline in zip(many, outlines, strict=True)
+        ]
+    folder = Path(output)
+    _check_output(folder, resume=resume or shard_of is not None, overwrite=overwrite)
+    if isinstance(model, Model):
+        raise CallError("to write results give the model's folder, so that they can name it.")
+    load_model(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    guard.sweep_stale_temps(folder)
+    tasks = [
+        _Task(
+            image, outline, Path(model), folder, reading, device, nuclei_only, nucleus_radius,
+            resume,
+        )
+        for image, outline in zip(many, outlines, strict=True)
+    ]  # fmt: skip
+    tasks = shard(tasks, shard_of)
+    run = Run("detect", {"model": str(model), "model_sha256": hash_of(Path(model, "model.json"))})
+    entries: dict[int, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    with bar("detecting", quiet=quiet) as tell:
+        single = len(tasks) == 1 and cluster is None
+        work = partial(_detect_to_files, tell=tell) if single else _detect_to_files
+        for done, (i, entry, error) in enumerate(run_all(work, tasks, jobs=jobs, cluster=cluster)):
+            if entry is None:
+                failed[name_of(tasks[i].image)] = error
+            else:
+                entries[i] = entry
+            tell((done + 1) / len(tasks), name_of(tasks[i].image))
+    run.inputs = [entries[i] for i in sorted(entries)]
+    counts = {entry["name"]: int(entry["nuclei"]) for entry in run.inputs}
+    run.figures = {"nuclei": sum(counts.values()), "images": len(counts), "failed": failed}
+    _finish(run, folder, shard_of)
+    return Found(folder, counts, failed)
+
+
+def _finish(run: Run, folder: Path, shard_of: str | None) -> None:
+    """Write the manifest; of shards, the last one joins them all."""
+    if shard_of is None:
+        run.finish(folder)
+        return
+    k, n = (int(part) for part in shard_of.split("/"))
+    run.finish(folder, f"run.{k}-of-{n}.json", shard=shard_of)
+    parts = [folder / f"run.{i}-of-{n}.json" for i in range(1, n + 1)]
+    if all(part.is_file() for part in parts):
+        for part in parts:
+            if part.name != f"run.{k}-of-{n}.json":
+                run.inputs += guard.read_json(part)["inputs"]
+        run.inputs.sort(key=lambda entry: str(entry["name"]))
+        run.figures["images"] = len(run.inputs)
+        run.figures["nuclei"] = sum(int(entry["nuclei"]) for entry in run.inputs)
+        run.finish(folder, shards=n)
+
+
+def _detect_to_files(task: _Task, tell: Any = None) -> dict[str, Any]:
+    """Detect in one image and write its folder; ``image.json`` comes last."""
+    name = name_of(task.image)
+    place = task.folder / name
+    stamp = _stamp(task)
+    if task.resume:
+        kept = _still_good(place, stamp)
+        if kept is not None:
+            return kept
+    report = None if tell is None else (lambda done, n: tell(0.9 * done / n, name))
+    found, files, notes = _detect_one(
+        load_model(task.model), task.image, task.roi, task.reading, task.device,
+        task.nuclei_only, task.radius_um, progress=report,
+    )  # fmt: skip
+    place.mkdir(parents=True, exist_ok=True)
+    (place / IMAGE_MANIFEST).unlink(missing_ok=True)
+    write_table(found.table, place, overwrite=True)
+    write_labels(place / "labels.ome.zarr", found.labels, table=found.table, overwrite=True)
+    entry = {
+        "name": name, **files, "stamp": stamp, "nuclei": len(found.table), "notes": notes,
+        "outputs": {
+            file: hash_of(place / file)
+            for file in ("nuclei.parquet", "nuclei.csv", "labels.ome.zarr")
+        },
+    }  # fmt: skip
+    guard.write_json(place / IMAGE_MANIFEST, entry, overwrite=True)
+    return entry
+
+
+def _stamp(task: _Task) -> dict[str, Any]:
+    """What a result depends on: resume keeps it only while this is the same."""
+    weights = task.model / "weights.safetensors"
+    return {
+        "image": "" if isinstance(task.image, Volume) else hash_of(Path(task.image)),
+        "model": hash_of(task.model / "model.json"),
+        "weights": hash_of(weights) if weights.is_file() else "",
+        "roi": "" if task.roi is None else hash_of(Path(task.roi)),
+        "reading": repr(task.reading),
+        "nuclei_only": task.nuclei_only,
+        "radius_um": task.radius_um,
+    }
+
+
+def _still_good(place: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
+    """The entry of a finished image whose inputs and outputs are unchanged, else None."""
+    manifest = place / IMAGE_MANIFEST
+    if not manifest.is_file():
+        return None
+    entry: dict[str, Any] = guard.read_json(manifest)
+    if entry.get("stamp") != stamp:
+        return None
+    same = all(
+        (place / file).exists() and hash_of(place / file) == digest
+        for file, digest in entry.get("outputs", {}).items()
+    )
+    return entry if same and entry.get("outputs") else None
+
+
+def _detect_one(
+    model: Model,
+    image: Image,
+    roi: str | Path | None,
+    reading: Reading,
+    device: str,
+    nuclei_only: bool,
+    radius_um: float | None,
+    progress: Any = None,
+) -> tuple[Detection, dict[str, str], list[str]]:
+    """Detect in one image; with the files it used and what its reader noted."""
+    volume = open_image(image, reading)
+    region, roi_file = region_for(image, roi, volume)
+    found = detect_volume(
+        model, volume, region=region, device=device, nuclei_only=nuclei_only,
+        nucleus_radius_um=radius_um, progress=progress,
+    )  # fmt: skip
+    files = {} if isinstance(image, Volume) else {"path": str(image)}
+    if roi_file:
+        files["roi"] = roi_file
+    return found, files, list(volume.notes)
