@@ -315,6 +315,33 @@ def test_imagejs_counts_must_agree(text: str, tmp_path: Path) -> None:
         read_volume(path)
 
 
+def test_a_stack_behind_a_single_directory_is_read_whole_or_refused(tmp_path: Path) -> None:
+    # ImageJ writes stacks above 4 GB with one directory for all slices.
+    path = save(tmp_path / "a.tif", STACK[0, 0], metadata=None,
+                description=f"ImageJ=1.53\nimages={C * Z}\nchannels={C}\nslices={Z}\n")  # fmt: skip
+    raw = path.read_bytes()
+    with tifffile.TiffFile(path) as tif:
+        at = tif.pages[0].dataoffsets[0]
+    assert at + STACK[0, 0].nbytes == len(raw)
+    whole = raw[:at] + ordered("ZCYX").tobytes()
+    path.write_bytes(whole)
+    assert np.array_equal(read_volume(path).data, STACK)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="1 pages but its ImageJ TIFF text declares 6"):
+        read_volume(path)
+
+
+def test_a_palette_is_refused_and_inverted_greys_are_reported(tmp_path: Path) -> None:
+    table = np.zeros((3, 256), np.uint16)
+    path = save(tmp_path / "a.tif", np.eye(9, dtype=np.uint8), photometric="palette",
+                colormap=table, metadata=None)  # fmt: skip
+    with pytest.raises(InputError, match="palette"):
+        read_volume(path)
+    assert read_labels(path).ids().tolist() == [1]
+    path = save(tmp_path / "b.tif", np.eye(9, dtype=np.uint8), photometric="miniswhite")
+    assert "white as 0" in read_volume(path).notes[0]
+
+
 def test_reading_leaves_the_logger_of_tifffile_as_it_was(tmp_path: Path) -> None:
     logger = logging.getLogger("tifffile")
     before = (logger.level, logger.propagate, list(logger.handlers))

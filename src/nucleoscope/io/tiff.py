@@ -38,6 +38,7 @@ from nucleoscope.io.tiffmeta import Declared, parse_imagej, parse_ome, parse_sha
 from nucleoscope.io.tiffpages import (
     allocate,
     check_page,
+    contiguous_pages,
     count_pages,
     page_signature,
     read_pages,
@@ -92,6 +93,8 @@ def _layout(path: Path, tif: Any, pages: list[Any], request: Request) -> _Layout
     where, size = str(path), path.stat().st_size
     declared, chain = _declared(path, tif, pages, request), pages
     pages, notes = _without_pyramid(declared, pages, where)
+    if len(pages) == 1 and (declared.n_pages or 1) > 1 and declared.kind != "OME-TIFF":
+        pages = contiguous_pages(pages[0], declared.n_pages or 1, size) or pages
     declared, short = _complete(declared, pages, request, where)
     notes += short
     used = [pages[i] for i in declared.pages]
@@ -102,6 +105,7 @@ def _layout(path: Path, tif: Any, pages: list[Any], request: Request) -> _Layout
                 f"{where}: its pages differ in size or type; save the one you need as its own file."
             )
     _check_plane(declared, used[0], where)
+    notes += _photometric(used[0], request, where)
     if declared.n_pages is None and 2 * unaccounted_bytes(chain, path) >= _smallest(used):
         raise InputError(
             f"{where}: {len(chain)} pages are reachable but the file holds data for more; its "
@@ -235,6 +239,17 @@ def _shortened(declared: Declared, n_found: int, text: str) -> tuple[Declared, l
     sizes = tuple(n if i == at else size for i, size in enumerate(declared.sizes))
     note = f"{text}; the first {n} slices were read, as allowed."
     return replace(declared, pages=kept.ravel(), sizes=sizes, n_pages=n_found), [note]
+
+
+def _photometric(page: Any, request: Request, where: str) -> list[str]:
+    """Refuse colour palettes, whose pixels are no intensities; report inverted greys."""
+    if int(page.photometric or 1) == 3 and not request.as_labels:
+        raise InputError(
+            f"{where}: its pixels are numbers of palette colours; save it as grey or as RGB."
+        )
+    if page.photometric is not None and int(page.photometric) == 0:
+        return [f"{where} is stored with white as 0; its values are taken as they are."]
+    return []
 
 
 def _check_plane(declared: Declared, page: Any, where: str) -> None:

@@ -201,6 +201,31 @@ def is_exact(page: Any) -> bool:
     )
 
 
+class _Following:
+    """A page without a directory of its own, stored right behind the first."""
+
+    def __init__(self, first: Any, shift: int) -> None:
+        self._first = first
+        self.dataoffsets = tuple(offset + shift for offset in first.dataoffsets)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._first, name)
+
+
+def contiguous_pages(page: Any, n: int, size: int) -> list[Any] | None:
+    """``n`` pages stored one behind the other behind a single directory, or None.
+
+    ImageJ writes stacks above 4 GB so, and tifffile when asked to truncate.
+    """
+    starts, counts = page.dataoffsets, page.databytecounts
+    ends = [start + count for start, count in zip(starts, counts, strict=True)]
+    length = sum(counts)
+    is_plain = int(page.compression) == NO_COMPRESSION and list(starts[1:]) == ends[:-1]
+    if not is_plain or not starts or not length or starts[0] + n * length > size:
+        return None
+    return [_Following(page, i * length) for i in range(n)]
+
+
 def page_signature(page: Any) -> tuple[Any, ...]:
     """What must be equal in all pages of a stack."""
     return (
