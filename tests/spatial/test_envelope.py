@@ -179,6 +179,8 @@ NULL_CASES = [
     ("k", "shift", "uniform", BOX),
     ("k", "shift", "uniform", L_SHAPE),
     ("k", "shift", "clustered", BOX),
+    ("k", "shift", "clustered", L_SHAPE),
+    ("g", "shift", "clustered", L_SHAPE),
 ]
 
 

@@ -226,7 +226,7 @@ def test_l_is_the_radius_and_pcf_is_one_for_uniform_nuclei_and_attraction_lifts_
     assert np.abs(curves.l[0, 2] - curves.radii).max() < 0.3
     assert np.abs(curves.pcf[0, 2] - 1)[2:].max() < 0.25
     assert curves.pcf[0, 1, 1] > 2
-    assert curves.l[0, 1, 2] > curves.radii[2] + 2
+    assert curves.l[0, 1, 2] > curves.radii[2] + 1
     frame = curves.to_frame()
     row = frame[(frame.type_a == "a") & (frame.type_b == "b")].iloc[2]
     assert row["l_minus_r"] == pytest.approx(curves.l[0, 1, 2] - curves.radii[2])

@@ -268,7 +268,8 @@ def curve_test(
     corrected = statistic in ("k", "pcf")
     covariance = window_covariance(pattern.window, bins.reach) if corrected else None
     setting = _Setting(bins, pattern.window, covariance)
-    observed = _curve(pattern, statistic, setting)
+    looked_at = model.observe(pattern, generator(seed, n_simulations)) if model.observe else pattern
+    observed = _drawn_curve(looked_at, pattern.n_types, statistic, setting)
     if null.startswith("labelling") and statistic in PAIR_CURVES and _fits(pattern, bins):
         simulated = _relabelled_curves(
             pattern, statistic, setting, null, n_simulations, seed, n_jobs
@@ -301,26 +302,22 @@ def _simulated_curves(
     pattern: Pattern, statistic: str, setting: _Setting, model: Null, n: int, seed: int, n_jobs: int
 ) -> Array:
     """``(n, K, K, m)``: the curve of each simulated pattern."""
-    k, size = pattern.n_types, setting.window.size
 
-    def work(number: int) -> tuple[Array, float]:
+    def work(number: int) -> Array:
         drawn = model.simulate(pattern, generator(seed, number))
-        assert drawn.window is not None  # noqa: S101  simulated patterns have one
-        here = setting
-        if drawn.window is not setting.window:
-            covariance = setting.covariance and window_covariance(drawn.window, setting.bins.reach)
-            here = _Setting(setting.bins, drawn.window, covariance)
-        curve = _curve(drawn, statistic, here)
-        return curve[:k, k:] if model.is_paired else curve, drawn.window.size / size
+        return _drawn_curve(drawn, pattern.n_types, statistic, setting)
 
-    drawn = spread(work, range(n), n_jobs)
-    curves = np.stack([curve for curve, _ in drawn])
-    shares = np.array([share for _, share in drawn])
-    if (shares == 1).all():
-        return curves
-    # Less tissue means more variance: deviations are brought back to the whole window's scale.
-    centre = curves.mean(axis=0)
-    return np.asarray(centre + (curves - centre) * np.sqrt(shares)[:, None, None, None])
+    return np.stack(spread(work, range(n), n_jobs))
+
+
+def _drawn_curve(drawn: Pattern, n_types: int, statistic: str, setting: _Setting) -> Array:
+    """The curve of a drawn pattern; placed against moved types where it holds them twice."""
+    assert drawn.window is not None  # noqa: S101  simulated patterns have one
+    if drawn.window is not setting.window:
+        covariance = setting.covariance and window_covariance(drawn.window, setting.bins.reach)
+        setting = _Setting(setting.bins, drawn.window, covariance)
+    curve = _curve(drawn, statistic, setting)
+    return curve[:n_types, n_types:] if drawn.n_types > n_types else curve
 
 
 def _relabelled_curves(

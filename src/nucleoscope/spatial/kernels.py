@@ -246,3 +246,30 @@ def pair_histogram(
                                     histogram[index] += 1.0
                             begin = end
     return histogram.reshape(n_types, n_types, n_slots)
+
+
+@kernel
+def mark_products(
+    marks: NDArray[np.float32],
+    start: NDArray[np.int32],
+    end: NDArray[np.int32],
+    slots: NDArray[np.int32],
+    n_slots: int,
+) -> NDArray[np.float64]:
+    """Sum over pairs of ``marks[start] . marks[end]`` by slot; marks have a multiple of 8 parts."""
+    result = np.zeros(n_slots)
+    length = marks.shape[1]
+    for e in range(len(start)):
+        a, b = marks[start[e]], marks[end[e]]
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
+        for d in range(0, length, 8):
+            s0 += a[d] * b[d]
+            s1 += a[d + 1] * b[d + 1]
+            s2 += a[d + 2] * b[d + 2]
+            s3 += a[d + 3] * b[d + 3]
+            s4 += a[d + 4] * b[d + 4]
+            s5 += a[d + 5] * b[d + 5]
+            s6 += a[d + 6] * b[d + 6]
+            s7 += a[d + 7] * b[d + 7]
+        result[slots[e]] += float((s0 + s4) + (s1 + s5)) + float((s2 + s6) + (s3 + s7))
+    return result

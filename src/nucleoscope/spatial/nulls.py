@@ -28,10 +28,13 @@ class Null:
     is_paired
         True when the drawn pattern holds the types twice, first in place and then moved, so that
         only pairs of a placed and a moved type mean something.
+    observe
+        How the observed nuclei are looked at, when not as they are.
     """
 
     simulate: Callable[[Pattern, np.random.Generator], Pattern]
     is_paired: bool = False
+    observe: Callable[[Pattern, np.random.Generator], Pattern] | None = None
 
 
 def csr(pattern: Pattern, rng: np.random.Generator) -> Pattern:
@@ -63,11 +66,29 @@ def shifted(pattern: Pattern, rng: np.random.Generator) -> Pattern:
 
     Each type keeps its own clustering; what is between two types is broken. In a rectangle what
     leaves on one side comes in on the other. In a mask only the part of the tissue stays in which
-    both copies were looked at (Mrkvicka et al. 2021, Spatial Statistics 42).
+    both copies were looked at, and the observed nuclei are looked at through a part drawn in the
+    same way (``unshifted``), so that both see equally much tissue (compare Mrkvička et al. 2021,
+    Spatial Statistics 42).
     """
     window = pattern.window
     assert window is not None  # noqa: S101  simulated patterns have one
-    moved, window = _torus(pattern, window, rng) if window.is_box else _slide(pattern, window, rng)
+    if window.is_box:
+        by = rng.random(pattern.n_dims) * window.extent
+        return _twice(
+            pattern, window.corner + np.mod(pattern.at - window.corner + by, window.extent), window
+        )
+    by, overlap = _slide(window, rng)
+    return _twice(pattern, pattern.at + by, overlap)
+
+
+def unshifted(pattern: Pattern, rng: np.random.Generator) -> Pattern:
+    """What ``shifted`` draws, but for the move."""
+    window = pattern.window
+    assert window is not None  # noqa: S101  simulated patterns have one
+    return _twice(pattern, pattern.at, window if window.is_box else _slide(window, rng)[1])
+
+
+def _twice(pattern: Pattern, moved: NDArray[np.float64], window: Window) -> Pattern:
     at = np.concatenate([pattern.at, moved])
     codes = np.concatenate([pattern.codes, pattern.codes + np.uint8(pattern.n_types)])
     keep = window.contains(at)
@@ -75,26 +96,14 @@ def shifted(pattern: Pattern, rng: np.random.Generator) -> Pattern:
     return Pattern(at[keep], codes[keep], names, pattern.unit, pattern.image, window)
 
 
-def _torus(
-    pattern: Pattern, window: Window, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], Window]:
-    by = rng.random(pattern.n_dims) * window.extent
-    moved = window.corner + np.mod(pattern.at - window.corner + by, window.extent)
-    return moved, window
-
-
-def _slide(
-    pattern: Pattern, window: Window, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], Window]:
-    """Whole pixels, at most a quarter of the shorter side, until enough tissue overlaps."""
-    longest = window.extent / 4
+def _slide(window: Window, rng: np.random.Generator) -> tuple[NDArray[np.float64], Window]:
+    """A shift in whole pixels, at most a quarter of each side, and the tissue that both share."""
+    scale = np.array(window.scale)
     for _ in range(1000):
-        by = np.rint((2 * rng.random(pattern.n_dims) - 1) * longest / np.array(window.scale))
-        pixels = by.astype(int)
-        overlap = window.mask & _moved_mask(window.mask, pixels)
+        pixels = np.rint((2 * rng.random(window.n_dims) - 1) * window.extent / 4 / scale)
+        overlap = window.mask & _moved_mask(window.mask, pixels.astype(np.int64))
         if overlap.sum() >= MIN_OVERLAP * window.mask.sum():
-            left = replace(window, mask=overlap)
-            return pattern.at + by * np.array(window.scale), left
+            return pixels * scale, replace(window, mask=overlap)
     raise InputError(f"{window.name}: the tissue is too thin to be shifted over itself.")
 
 
@@ -111,7 +120,7 @@ NULLS: dict[str, Null] = {
     "csr": Null(csr),
     "labelling": Null(labelling),
     "labelling within strata": Null(labelling_within_strata),
-    "shift": Null(shifted, is_paired=True),
+    "shift": Null(shifted, is_paired=True, observe=unshifted),
 }
 
 
