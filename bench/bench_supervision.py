@@ -1,6 +1,6 @@
 """Supervision against its peers: G4a (EMIP), G4b (EDT), G4c (Voronoi), G4d (k-means), G4e (all).
 
-``OMP_NUM_THREADS=1 python bench/bench_supervision.py [--quick] [--repeats N]``
+``OMP_NUM_THREADS=1 python bench/bench_supervision.py [--quick] [--repeats N] [--only NAME...]``
 
 One process, one thread; runs alternate between ours and the peers, and the fastest of each is
 shown, wall and CPU seconds. ``peak`` is what numpy allocated at most during one further run
@@ -286,6 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the size")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="emip voronoi distance kmeans everything")
     options = parser.parse_args()
     start = time.perf_counter()
     small = make((3, 64, 64), 9)
@@ -296,11 +297,16 @@ def main() -> None:
         pseudo_labels(volume, Points(*small.voxel.T.astype(float)), setting=setting)
     print(f"warm-up, compilation or loading of kernels: {time.perf_counter() - start:.1f} s")
     scene = make((5, 512, 512), 190) if options.quick else make((13, 2048, 2048), 3000)
-    bench_emip(scene, options.repeats)
-    bench_voronoi(scene, options.repeats)
-    bench_distance(scene, 1 if not options.quick else options.repeats)
-    bench_kmeans(scene, 256 if options.quick else 512, 3, 1 if not options.quick else 2)
-    bench_everything(scene, options.repeats)
+    slow = options.repeats if options.quick else 1
+    parts = {
+        "emip": lambda: bench_emip(scene, options.repeats),
+        "voronoi": lambda: bench_voronoi(scene, options.repeats),
+        "distance": lambda: bench_distance(scene, slow),
+        "kmeans": lambda: bench_kmeans(scene, 256 if options.quick else 512, 3, slow),
+        "everything": lambda: bench_everything(scene, options.repeats),
+    }
+    for name in options.only or parts:
+        parts[name]()
 
 
 if __name__ == "__main__":

@@ -174,6 +174,18 @@ def test_a_plane_is_a_stack_of_one_slice(scene):
     assert labels.z_ranges.all()
 
 
+def test_nuclei_of_a_brightfield_image_are_what_is_dark_in_red(scene):
+    dark = 255 - scene.nuclei.max(axis=0)
+    pink = np.full(dark.shape, 200, np.uint8)
+    image = Volume(
+        np.stack([dark, pink, pink])[:, None], ("red", "green", "blue"), is_rgb=True, is_2d=True
+    )
+    plane = Volume(scene.nuclei.max(axis=0)[None, None], ("DAPI",), is_2d=True)
+    clicks = points_of(scene.clicks * (0, 1, 1))
+    one, two = pseudo_labels(image, clicks), pseudo_labels(plane, clicks)
+    assert np.array_equal(one.instances, two.instances)
+
+
 def test_an_unknown_scale_counts_a_slice_as_eleven_pixels(scene):
     assert z_step_of(volume_of(scene, spacing=None)) == 11.0
     assert z_step_of(volume_of(scene)) == pytest.approx(3.0)

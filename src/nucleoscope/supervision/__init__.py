@@ -4,7 +4,7 @@ from nucleoscope.supervision.clusters import cluster_foreground, to_uint8, weigh
 from nucleoscope.supervision.halfmax import half_maximum, median_radius
 from nucleoscope.supervision.plane import projected_labels
 from nucleoscope.supervision.project import PROJECTIONS, emip, mip, project
-from nucleoscope.supervision.pseudo import pseudo_labels, z_step_of
+from nucleoscope.supervision.pseudo import nuclei_channel, pseudo_labels, z_step_of
 from nucleoscope.supervision.voronoi import (
     cell_edges,
     distance_map,
@@ -24,6 +24,7 @@ __all__ = [
     "mip",
     "nearest_point",
     "nearest_within",
+    "nuclei_channel",
     "project",
     "projected_labels",
     "pseudo_labels",

@@ -26,6 +26,31 @@ def z_step_of(volume: Volume) -> float:
     return z_step_px(volume.spacing, Z_STEP)
 
 
+def nuclei_channel(volume: Volume, nuclei: str | int = "DAPI") -> NDArray[np.generic]:
+    """The channel in which nuclei are bright, ``(Z, Y, X)``.
+
+    Of a brightfield image (``is_rgb``) it is what is dark in red, where haematoxylin absorbs and
+    eosin hardly does; ``nuclei`` then plays no part.
+
+    Raises
+    ------
+    CallError
+        No such channel.
+
+    Examples
+    --------
+    >>> pixel = np.array([90, 60, 160], np.uint8).reshape(3, 1, 1, 1)
+    >>> nuclei_channel(Volume(pixel, ("red", "green", "blue"), is_rgb=True)).item()
+    165
+    """
+    if not volume.is_rgb:
+        return volume.channel(nuclei)
+    red = volume.channel("red")
+    top = np.iinfo(red.dtype.str).max if red.dtype.kind == "u" else np.max(red)
+    inverted: NDArray[np.generic] = np.subtract(red.dtype.type(top), red, dtype=red.dtype)
+    return inverted
+
+
 def _renumber(kept: NDArray[np.int64], n: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
     """Turn cells of the kept clicks into cells of all given clicks."""
     if len(kept) == n:
@@ -75,7 +100,7 @@ def pseudo_labels(
     points
         One click per nucleus, inside the image.
     nuclei
-        The channel that shows the nuclei.
+        The channel that shows the nuclei; a brightfield image needs none (`nuclei_channel`).
     region
         The annotated area; clicks outside it are not used. None: the whole image.
     setting
@@ -110,7 +135,7 @@ def pseudo_labels(
     ([[True]], 1)
     """
     check_setting(setting)
-    channel = volume.channel(nuclei)
+    channel = nuclei_channel(volume, nuclei)
     if len(points) == 0:
         raise InputError(f"{points.name}: no points; pseudo labels need at least one click.")
     points.check_inside(volume.shape)

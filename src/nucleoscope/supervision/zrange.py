@@ -37,7 +37,7 @@ def _areas_plane(
     """
     n_z, n_y, n_x = foreground.shape
     start = np.empty(n_x + 1, np.int64)
-    packed = np.empty(n_x, np.uint8)
+    packed, upto = np.empty(n_x, np.uint8), np.zeros(n_x + 1, np.uint64)
     spread = np.zeros(256, np.uint64)
     for value in range(256):
         for b in range(8):
@@ -50,14 +50,17 @@ def _areas_plane(
                 source, bit = foreground[z0 + b, y], np.uint8(1 << b)
                 for x in range(n_x):
                     packed[x] |= bit if source[x] != 0 else np.uint8(0)
+            # The bytes of this running sum overflow; those of a difference over 255 pixels do not.
+            total = np.uint64(0)
+            for x in range(n_x):
+                total += spread[packed[x]]
+                upto[x + 1] = total
             for r in range(n):
                 target = areas[cells[y, start[r]]]
                 for part in range(start[r], start[r + 1], 255):
-                    total = np.uint64(0)
-                    for x in range(part, min(part + 255, start[r + 1])):
-                        total += spread[packed[x]]
+                    inside = upto[min(part + 255, start[r + 1])] - upto[part]
                     for b in range(min(8, n_z - z0)):
-                        target[z0 + b] += np.int64((total >> np.uint64(8 * b)) & np.uint64(255))
+                        target[z0 + b] += np.int64((inside >> np.uint64(8 * b)) & np.uint64(255))
 
 
 @kernel
