@@ -84,6 +84,15 @@ def test_a_nucleus_larger_than_the_halo_is_an_error_that_names_it():
     assert not kept[whole == 0].any()
 
 
+def test_a_cut_nucleus_that_reaches_the_core_is_an_error_whoever_owns_what_is_seen_of_it():
+    whole = np.zeros((20, 40), dtype=np.int32)
+    whole[5:9, 8:21] = 1
+    left = cover((20, 40), 10, 4)[0]
+    assert not owns(left, 6.5, 10.5)
+    with pytest.raises(InputError, match="exceeds the halo"):
+        owned(left, whole[left.view])
+
+
 def test_an_instance_cut_in_the_halo_alone_is_no_error():
     whole = np.zeros((20, 40), dtype=np.int32)
     whole[5:9, 22:28] = 1  # the left tile sees only its beginning

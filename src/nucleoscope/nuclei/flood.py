@@ -1,6 +1,6 @@
 """Marker-controlled watershed within a foreground, one connected component at a time.
 
-The order of flooding is that of scikit-image (value, then age), so the result is the same; but
+The order of flooding is that of scikit-image 0.26 (level, then age), so the result is the same; but
 a component with one marker is painted, and only the others need a queue, small enough for the
 cache.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.jit import kernel
-from nucleoscope.nuclei.runs import Parts
+from nucleoscope.nuclei.runs import Parts, Runs
 
 Float32s = NDArray[np.float32]
 Int32s = NDArray[np.int32]
@@ -36,7 +36,7 @@ def watershed(foreground: Parts, markers: Parts, interior: Float32s) -> Int32s:
     (Y, X) int32, ids 1..n in raster order of the markers; foreground without a marker is 0.
     """
     runs, part = foreground.runs, foreground.part
-    only, used = _meet(*runs, part, foreground.n, *markers.runs, markers.part, markers.n)
+    only, used = _meet(runs, part, foreground.n, markers.runs, markers.part, markers.n)
     number = np.cumsum(used).astype(np.int32)  # a marker beside the foreground has no pixel
     value = np.where(only >= 0, number[np.maximum(only, 0)], np.int32(-1)).astype(np.int32)
     image = np.zeros(interior.shape, dtype=np.int32)
@@ -44,7 +44,7 @@ def watershed(foreground: Parts, markers: Parts, interior: Float32s) -> Int32s:
     held.paint(image, value[part[only[part] != NONE]])
     is_shared = only[part] == SEVERAL
     if is_shared.any():
-        _plant(image, *runs, is_shared, *markers.runs, number[markers.part])
+        _plant(image, runs, is_shared, markers.runs, number[markers.part])
         chosen = np.flatnonzero(is_shared)
         chosen = chosen[np.argsort(part[chosen], kind="stable")]
         _flood(image, interior, part[chosen], runs.rows()[chosen],
@@ -64,31 +64,22 @@ def reflect(i: int, n: int) -> int:
 
 @kernel
 def _meet(
-    first: Int64s,
-    start: Int32s,
-    stop: Int32s,
-    part: Int64s,
-    n: int,
-    marker_first: Int64s,
-    marker_start: Int32s,
-    marker_stop: Int32s,
-    marker: Int64s,
-    n_markers: int,
+    runs: Runs, part: Int64s, n: int, marker_runs: Runs, marker: Int64s, n_markers: int
 ) -> tuple[Int64s, NDArray[np.bool_]]:
     """The only marker of each component, or NONE or SEVERAL; and which markers meet one."""
     only = np.full(n, NONE)
-    used = np.zeros(n_markers + 1, np.bool_)
-    for y in range(first.size - 1):
-        i, j = first[y], marker_first[y]
-        while i < first[y + 1] and j < marker_first[y + 1]:
-            if start[i] < marker_stop[j] and marker_start[j] < stop[i]:
+    used = np.zeros(n_markers + 1, np.bool_)  # never empty
+    for y in range(runs.first.size - 1):
+        i, j = runs.first[y], marker_runs.first[y]
+        while i < runs.first[y + 1] and j < marker_runs.first[y + 1]:
+            if runs.start[i] < marker_runs.stop[j] and marker_runs.start[j] < runs.stop[i]:
                 used[marker[j]] = True
                 c = part[i]
                 if only[c] == NONE:
                     only[c] = marker[j]
                 elif only[c] != marker[j]:
                     only[c] = SEVERAL
-            if stop[i] < marker_stop[j]:
+            if runs.stop[i] < marker_runs.stop[j]:
                 i += 1
             else:
                 j += 1
@@ -97,24 +88,17 @@ def _meet(
 
 @kernel
 def _plant(
-    image: Int32s,
-    first: Int64s,
-    start: Int32s,
-    stop: Int32s,
-    is_shared: NDArray[np.bool_],
-    marker_first: Int64s,
-    marker_start: Int32s,
-    marker_stop: Int32s,
-    marker: Int32s,
+    image: Int32s, runs: Runs, is_shared: NDArray[np.bool_], marker_runs: Runs, marker: Int32s
 ) -> None:
     """Write the markers into the components that hold several."""
-    for y in range(first.size - 1):
-        i, j = first[y], marker_first[y]
-        while i < first[y + 1] and j < marker_first[y + 1]:
+    for y in range(runs.first.size - 1):
+        i, j = runs.first[y], marker_runs.first[y]
+        while i < runs.first[y + 1] and j < marker_runs.first[y + 1]:
             if is_shared[i]:
-                for x in range(max(start[i], marker_start[j]), min(stop[i], marker_stop[j])):
+                begin = max(runs.start[i], marker_runs.start[j])
+                for x in range(begin, min(runs.stop[i], marker_runs.stop[j])):
                     image[y, x] = marker[j]
-            if stop[i] < marker_stop[j]:
+            if runs.stop[i] < marker_runs.stop[j]:
                 i += 1
             else:
                 j += 1
@@ -129,7 +113,7 @@ def _energy(interior: Float32s, y: int, x: int) -> float:
     corners = interior[up, left] + interior[up, right] + interior[down, left]
     sides = interior[up, x] + interior[y, left] + interior[y, right] + interior[down, x]
     two = np.float32(2)
-    return -(corners + interior[down, right] + two * (sides + two * interior[y, x]))
+    return float(-(corners + interior[down, right] + two * (sides + two * interior[y, x])))
 
 
 @kernel
@@ -162,7 +146,7 @@ def _pop(value: Float32s, age: Int64s, place: Int64s, n: int) -> int:
         value[i], age[i], place[i] = value[down], age[down], place[down]
         i, down = down, 2 * down + 1
     value[i], age[i], place[i] = last_value, last_age, last_place
-    return lowest
+    return int(lowest)
 
 
 @kernel
@@ -203,6 +187,7 @@ def _grow(
     height, width = image.shape
     clock = 0
     while n > 0:
+        level = value[0]  # water never falls: a lower pixel beyond is flooded at this level
         here = _pop(value, age, place, n)
         n -= 1
         y, x = here // width, here % width
@@ -211,7 +196,8 @@ def _grow(
                 clock += 1
                 image[b, a] = image[y, x]
                 if _has_open(image, b, a):  # else it has nothing to pass on, now or later
-                    _push(value, age, place, n, (_energy(interior, b, a), clock, b * width + a))
+                    energy = max(level, _energy(interior, b, a))
+                    _push(value, age, place, n, (energy, clock, b * width + a))
                     n += 1
 
 

@@ -19,7 +19,7 @@ from nucleoscope.errors import CallError, InputError
 from nucleoscope.jit import kernel
 from nucleoscope.nuclei.flood import reflect, watershed
 from nucleoscope.nuclei.measure import IdRuns, extents
-from nucleoscope.nuclei.runs import Parts, find_runs
+from nucleoscope.nuclei.runs import Parts, Runs, find_runs
 
 Float32s = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -149,7 +149,7 @@ def decode(maps: HoverMaps, *, settings: DecodeSettings = PUBLISHED) -> Int32s:
     ranges = found if settings.slopes is None else settings.slopes
     scaling = np.array([_scaling(*pair) for pair in ranges], dtype=np.float32)
     inner = np.zeros(mask.shape, dtype=np.uint8)
-    _inner(*foreground.runs, across, down, scaling, np.float32(settings.edge), inner)
+    _inner(foreground.runs, across, down, scaling, np.float32(settings.edge), inner)
     return watershed(foreground, _markers(inner, settings), interior=across)
 
 
@@ -228,11 +228,11 @@ def instance_types(
         raise InputError(
             f"the instance map is {labels.shape} but the maps are {maps.foreground.shape}."
         )
-    runs, index, ids = IdRuns.of(labels)
+    runs, owner, ids = IdRuns.of(labels)
     types = np.zeros((0, *labels.shape), np.float32) if maps.types is None else maps.types
     totals = np.zeros((ids.size, types.shape[0] + 2))
     votes = np.zeros((ids.size, types.shape[0]), dtype=np.int64)
-    _tally(*runs, index, maps.foreground, types, totals, votes)
+    _tally(runs, owner, maps.foreground, types, totals, votes)
     size = totals[:, :1]
     means = totals[:, 2:] / size
     weights = (means if vote == "mean" else votes / size)[:, 1:]
@@ -271,36 +271,34 @@ def hover_targets(instances: NDArray[np.integer[Any]]) -> Float32s:
         planes = [hover_targets(plane) for plane in instances]
         return np.stack(planes) if planes else np.zeros((0, 2, *instances.shape[1:]), np.float32)
     found = extents(instances)
-    runs, index, _ = IdRuns.of(instances)
+    runs, owner, _ = IdRuns.of(instances)
     target = np.zeros((2, *instances.shape), dtype=np.float32)
     centre_x = np.floor(found.x + 0.5).astype(np.int64)
     centre_y = np.floor(found.y + 0.5).astype(np.int64)
     left, right = centre_x - found.low[:, 2], found.high[:, 2] - 1 - centre_x
     up, down = centre_y - found.low[:, 1], found.high[:, 1] - 1 - centre_y
-    _slope_runs(*runs, centre_x[index], left[index], right[index], target[0])
-    dy = runs.rows() - centre_y[index]
-    side = np.where(dy < 0, up[index], down[index])
+    _slope_runs(runs, centre_x[owner], left[owner], right[owner], target[0])
+    dy = runs.rows() - centre_y[owner]
+    side = np.where(dy < 0, up[owner], down[owner])
     runs.paint(target[1], (dy / np.maximum(side, 1)).astype(np.float32))
     return target
 
 
 @kernel
 def _tally(
-    first: Int64s,
-    start: Int32s,
-    stop: Int32s,
-    index: Int64s,
+    runs: Runs,
+    owner: Int64s,
     foreground: Float32s,
     types: Float32s,
     totals: Floats,
     votes: Int64s,
 ) -> None:
     """Sum pixels, foreground and NC probabilities (columns of ``totals``), count arg maxima."""
-    for y in range(first.size - 1):
-        for i in range(first[y], first[y + 1]):
-            n = index[i]
-            totals[n, 0] += stop[i] - start[i]
-            for x in range(start[i], stop[i]):
+    for y in range(runs.first.size - 1):
+        for i in range(runs.first[y], runs.first[y + 1]):
+            n = owner[i]
+            totals[n, 0] += runs.stop[i] - runs.start[i]
+            for x in range(runs.start[i], runs.stop[i]):
                 totals[n, 1] += foreground[y, x]
                 best = 0
                 for k in range(types.shape[0]):
@@ -313,18 +311,16 @@ def _tally(
 
 @kernel
 def _slope_runs(
-    first: Int64s,
-    start: Int32s,
-    stop: Int32s,
+    runs: Runs,
     centre: Int64s,
     left: Int64s,
     right: Int64s,
     target: Float32s,
 ) -> None:
     """Write scaled horizontal offsets into the pixels of each run."""
-    for y in range(first.size - 1):
-        for i in range(first[y], first[y + 1]):
-            for x in range(start[i], stop[i]):
+    for y in range(runs.first.size - 1):
+        for i in range(runs.first[y], runs.first[y + 1]):
+            for x in range(runs.start[i], runs.stop[i]):
                 side = left[i] if x < centre[i] else right[i]
                 target[y, x] = (x - centre[i]) / max(side, 1)
 
@@ -437,9 +433,7 @@ def _across(row: Float32s, w: Float32s, is_even: bool, out: Float32s) -> None:
 
 @kernel
 def _inner(
-    first: Int64s,
-    start: Int32s,
-    stop: Int32s,
+    runs: Runs,
     h: Float32s,
     v: Float32s,
     scaling: Float32s,
@@ -449,12 +443,12 @@ def _inner(
     """Set foreground pixels with an edge below ``edge``; ``h`` becomes ``1 - edge``, 0 outside."""
     one = np.float32(1)
     h_low, h_factor, v_low, v_factor = scaling[0, 0], scaling[0, 1], scaling[1, 0], scaling[1, 1]
-    for y in range(first.size - 1):
+    for y in range(runs.first.size - 1):
         done = 0
-        for i in range(first[y], first[y + 1]):
-            h[y, done : start[i]] = 0
-            done = stop[i]
-            for x in range(start[i], done):
+        for i in range(runs.first[y], runs.first[y + 1]):
+            h[y, done : runs.start[i]] = 0
+            done = runs.stop[i]
+            for x in range(runs.start[i], done):
                 inside = min((h[y, x] - h_low) * h_factor, (v[y, x] - v_low) * v_factor)
                 h[y, x] = min(max(inside, np.float32(0)), one)
                 image[y, x] = one - inside < edge

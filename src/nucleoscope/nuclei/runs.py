@@ -47,11 +47,11 @@ class Runs(NamedTuple):
         """
         if value is None:
             value = np.zeros(self.start.size, dtype=np.int32)
-        return _join(self.first, self.start, self.stop, value)
+        return _join(self, value)
 
     def gaps(self, width: int) -> Runs:
         """The runs of the complement in rows of ``width`` pixels."""
-        return Runs(*_gaps(self.first, self.start, self.stop, width))
+        return Runs(*_gaps(self, width))
 
     def without_small(self, min_area: int) -> Parts:
         """The 4-connected components of ``min_area`` pixels or more."""
@@ -63,7 +63,7 @@ class Runs(NamedTuple):
 
     def paint(self, image: NDArray[Any], value: NDArray[Any]) -> None:
         """Write ``value[i]`` into the pixels of run ``i``, in place."""
-        _paint(image, self.first, self.start, self.stop, value)
+        _paint(image, self, value)
 
 
 class Parts(NamedTuple):
@@ -119,7 +119,8 @@ def _root(parent: Int64s, i: int) -> int:
 
 
 @kernel
-def _join(first: Int64s, start: Int32s, stop: Int32s, value: Int32s) -> tuple[Int64s, int]:
+def _join(runs: Runs, value: Int32s) -> tuple[Int64s, int]:
+    first, start, stop = runs
     parent = np.arange(start.size)
     for y in range(1, first.size - 1):
         i, j = first[y - 1], first[y]
@@ -143,7 +144,8 @@ def _join(first: Int64s, start: Int32s, stop: Int32s, value: Int32s) -> tuple[In
 
 
 @kernel
-def _gaps(first: Int64s, start: Int32s, stop: Int32s, width: int) -> tuple[Int64s, Int32s, Int32s]:
+def _gaps(runs: Runs, width: int) -> tuple[Int64s, Int32s, Int32s]:
+    first, start, stop = runs
     height = first.size - 1
     begin = np.empty(start.size + height, np.int32)
     end = np.empty(start.size + height, np.int32)
@@ -164,9 +166,8 @@ def _gaps(first: Int64s, start: Int32s, stop: Int32s, width: int) -> tuple[Int64
 
 
 @kernel
-def _paint(
-    image: NDArray[Any], first: Int64s, start: Int32s, stop: Int32s, value: NDArray[Any]
-) -> None:
+def _paint(image: NDArray[Any], runs: Runs, value: NDArray[Any]) -> None:
+    first, start, stop = runs
     for y in range(first.size - 1):
         for i in range(first[y], first[y + 1]):
             for x in range(start[i], stop[i]):
