@@ -56,6 +56,30 @@ def test_everything_a_run_left_is_found_again(run: Path, scene: Callable[..., Re
         assert image.region is not None
 
 
+def test_the_models_training_and_the_readers_notes_are_shown(run: Path) -> None:
+    history = [{"step": 1.0, "loss": 2.0}, {"step": 2.0, "loss": 1.0, "held_out_f1": 0.5}]
+    training = {"seed": 7, "detection_f1": 0.9, "history": history}
+    description = {"recipe": "lecl", "nuclei": "LT", "types": ["a", "b"], "training": training}
+    write_json(run.parent / "model" / "model.json", description)
+    inputs = [{"path": "../first.ome.tif", "notes": ["the scale was guessed by nobody"]}]
+    write_json(run / "run.json", {"model": "../model", "inputs": inputs}, overwrite=True)
+    what, images = read_results(run)
+    assert what.history == history
+    assert what.facts["training"] == "seed 7, detection f1 0.9"
+    assert what.facts["types"] == "a, b"
+    assert images[0].nuclei == "LT"
+    assert images[0].notices == ("the scale was guessed by nobody",)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"training": "long"}'])
+def test_a_model_that_cannot_be_read_costs_only_its_facts(run: Path, text: str) -> None:
+    (run.parent / "model.json").write_text(text, encoding="utf-8")
+    write_json(run / "run.json", {"model": str(run.parent), "inputs": []}, overwrite=True)
+    what, images = read_results(run)
+    assert what.history is None
+    assert len(images) == 2
+
+
 def test_the_page_lies_in_the_folder_unless_told_otherwise(run: Path, tmp_path: Path) -> None:
     assert report(run) == run / "report.html"
     other = report([run, run], tmp_path / "both.html", title="Both")

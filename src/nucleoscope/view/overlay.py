@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nucleoscope.data.points import Points
 from nucleoscope.errors import CallError
+from nucleoscope.flow.inputs import NUCLEAR_STAINS
 from nucleoscope.jit import kernel
 
 __all__ = [
@@ -37,9 +38,6 @@ OKABE_ITO = ("#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#E69F00", "
 FIXED = {"positive": "#E69F00", "negative": "#56B4E9", "": "#DDDDDD"}
 #: Tints of channels: the nuclear stain first, then the markers in order.
 TINTS = ("#AEBBD6", "#FF3FD0", "#2FE6A0", "#FFD23F", "#FF7A45")
-#: Names (lower case) a nuclear stain goes by.
-NUCLEAR_STAINS = ("dapi", "hoechst", "draq5", "nuclei", "nuclear", "nucleus", "dna")
-
 Rgb = tuple[int, int, int]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import InputError, NucleoscopeError
+from nucleoscope.flow.inputs import POINT_SUFFIXES, REGION_SUFFIXES
 from nucleoscope.io.guard import read_json
 from nucleoscope.io.images import find_beside, image_stem, read_labels, read_volume
 from nucleoscope.io.outlines import read_region
@@ -22,10 +23,8 @@ from nucleoscope.view.report import write_report
 
 __all__ = ["read_results", "report"]
 
-#: Files beside an image that hold its clicks and its region.
-POINTS, REGION = (".points.csv", ".points.xml", ".points.geojson"), (".roi.geojson",)
-#: Entries of the manifest that are long lists or have their own place on the page.
-NOT_FACTS = {"inputs", "outputs", "history", "files"}
+#: Entries of the manifest that are long lists or say nothing to a reader.
+NOT_FACTS = {"inputs", "outputs", "history", "files", "verb", "model_sha256"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class _Input:
     image: Path
     points: Path | None
     region: Path | None
+    notes: tuple[str, ...]
 
 
 def report(
@@ -99,9 +99,30 @@ def read_results(folder: str | Path) -> tuple[ReportRun, list[ReportImage]]:
     tables = sorted(folder.glob("*/nuclei.parquet"))
     if not tables:
         raise InputError(f"{folder}: no <image>/nuclei.parquet in it; run detect first.")
-    images = [_read_image(table.parent, inputs.get(table.parent.name)) for table in tables]
-    history = manifest.get("history")
-    return ReportRun(folder.name, dict(_facts(manifest)), history or None), images
+    model = _model_of(manifest, folder)
+    images = [
+        _read_image(table.parent, inputs.get(table.parent.name), model.get("nuclei"))
+        for table in tables
+    ]
+    taught = model.get("training")
+    training = dict(taught) if isinstance(taught, Mapping) else {}
+    history = training.pop("history", None) or manifest.get("history")
+    facts = {k: v for k, v in model.items() if k in ("recipe", "types", "markers")}
+    facts |= {"training": training} | dict(manifest)
+    return ReportRun(folder.name, dict(_facts(facts)), history or None), images
+
+
+def _model_of(manifest: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The description of the model the manifest names, where it is still there."""
+    named = manifest.get("model")
+    path = _locate(named, folder) / "model.json" if isinstance(named, str) else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = read_json(path)
+    except NucleoscopeError:
+        return {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def _inputs(manifest: Mapping[str, Any], folder: Path) -> Iterator[_Input]:
@@ -113,8 +134,9 @@ def _inputs(manifest: Mapping[str, Any], folder: Path) -> Iterator[_Input]:
             image = _locate(named, folder)
             yield _Input(
                 image,
-                _file_of(row, "points", folder) or find_beside(image, POINTS),
-                _file_of(row, "roi", folder) or find_beside(image, REGION),
+                _file_of(row, "points", folder) or find_beside(image, POINT_SUFFIXES),
+                _file_of(row, "roi", folder) or find_beside(image, REGION_SUFFIXES),
+                tuple(str(note) for note in row.get("notes", ())),
             )
 
 
@@ -129,10 +151,10 @@ def _file_of(row: Mapping[str, Any], key: str, folder: Path) -> Path | None:
     return _locate(named, folder) if isinstance(named, str) else None
 
 
-def _read_image(place: Path, source: _Input | None) -> ReportImage:
+def _read_image(place: Path, source: _Input | None, nuclei: str | None) -> ReportImage:
     """One image's results with its pixels, or with what is missing said in a notice."""
     table, labels = read_table(place / "nuclei.parquet"), read_labels(place / "labels.ome.zarr")
-    notices: list[str] = []
+    notices = list(source.notes) if source else []
     try:
         if source is None:
             raise InputError(f"run.json names no image {place.name}.")
@@ -148,6 +170,7 @@ def _read_image(place: Path, source: _Input | None) -> ReportImage:
         table,
         read_points(source.points) if source and source.points else None,
         read_region(source.region) if source and source.region else None,
+        nuclei=nuclei,
         notices=tuple(notices),
     )
 
@@ -157,8 +180,10 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in manifest.items():
         if key in NOT_FACTS:
             continue
+        if isinstance(value, (list, tuple)):
+            value = ", ".join(_plain(v) for v in value)
         if isinstance(value, Mapping):
-            inner = [f"{k} {_plain(v)}" for k, v in value.items() if _plain(v)]
+            inner = [f"{k.replace('_', ' ')} {_plain(v)}" for k, v in value.items() if _plain(v)]
             if inner:
                 yield key.replace("_", " "), ", ".join(inner)
         elif _plain(value):
