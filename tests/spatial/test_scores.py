@@ -1,4 +1,4 @@
-"""Co-occurrence, centrality, Moran's I, niches and marks: oracles, nulls and degenerate patterns."""
+"""Co-occurrence, centrality, Moran's I, niches and marks: oracles, nulls, degenerate patterns."""
 
 from __future__ import annotations
 

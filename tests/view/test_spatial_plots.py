@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import zlib
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,7 +19,6 @@ from nucleoscope.view.spatial import (
     enrichment_map,
     figures,
     niche_map,
-    png,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -74,9 +72,10 @@ def test_the_map_shows_every_niche_in_its_colour_over_the_image(result):
     background = np.full((200, 400, 3), 100, np.uint8)
     svg = niche_map(result, background=background)
     image = parsed(svg).find(f"{SVG}image")
-    data = base64.b64decode(image.get("href").split(",")[1])
-    body = zlib.decompress(data[data.index(b"IDAT") + 4 : -16])
-    rows = np.frombuffer(body, np.uint8).reshape(200, 1 + 400 * 3)[:, 1:].reshape(200, 400, 3)
+    from imagecodecs import png_decode
+
+    rows = png_decode(base64.b64decode(image.get("href").split(",")[1]))
+    assert rows.shape == (200, 400, 3)
     colours = {tuple(c) for c in rows.reshape(-1, 3).tolist()}
     assert (178, 178, 178) in colours
     assert (0x00, 0x72, 0xB2) in colours
@@ -88,15 +87,6 @@ def test_a_map_without_an_image_is_drawn_on_white_by_any_column(result):
     svg = niche_map(result, column="type", side=100)
     image = parsed(svg).find(f"{SVG}image")
     assert max(int(image.get("width")), int(image.get("height"))) == 101
-
-
-def test_a_png_is_read_back_as_it_was():
-    from io import BytesIO
-
-    from skimage.io import imread
-
-    image = np.random.default_rng(0).integers(0, 255, (5, 7, 3)).astype(np.uint8)
-    assert np.array_equal(imread(BytesIO(png(image)), plugin="imageio"), image)
 
 
 def test_figures_are_what_there_is_to_show(result):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import math
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.spatial.results import SpatialResult
+from nucleoscope.view.overlay import data_uri, encode_png
 
 #: Colours that people with any colour vision can tell apart (Okabe and Ito 2008).
 PALETTE = (
@@ -207,25 +205,6 @@ def _curve_sheet(
     return sheet
 
 
-def png(image: NDArray[np.uint8]) -> bytes:
-    """``(Y, X, 3 or 4)`` uint8 as a PNG file.
-
-    >>> png(np.zeros((2, 2, 3), np.uint8))[:4]
-    b'\\x89PNG'
-    """
-    height, width, channels = image.shape
-    rows = np.zeros((height, 1 + width * channels), np.uint8)
-    rows[:, 1:] = image.reshape(height, -1)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 6 if channels == 4 else 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 6))
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
-
-
 def niche_map(
     result: SpatialResult,
     *,
@@ -268,12 +247,11 @@ def niche_map(
     radius = max(1, round(canvas.shape[1] / 400))
     low = np.zeros(2) if background is not None else _corner(at)
     _stamp(canvas, (at - low) * scale, groups, radius)
-    data = base64.b64encode(png(canvas)).decode("ascii")
     height, width = canvas.shape[:2]
     sheet = _Sheet(width + 120, max(height, 18 * len(names) + 30) + 24)
     sheet += _text(4, 16, f"{image}: {column}")
     box = f'x="0" y="24" width="{width}" height="{height}"'
-    sheet += f'<image {box} href="data:image/png;base64,{data}"/>'
+    sheet += f'<image {box} href="{data_uri(encode_png(canvas))}"/>'
     for index, name in enumerate(names):
         y = 36 + 18 * index
         colour = PALETTE[index % len(PALETTE)]
