@@ -96,6 +96,18 @@ def test_an_image_that_was_moved_is_named_and_its_nuclei_still_shown(run: Path) 
     assert not images[1].notices
 
 
+def test_a_region_that_was_moved_or_spoilt_is_named(run: Path) -> None:
+    inputs = [{"path": "first.ome.tif", "roi": "gone.geojson", "points": "spoilt.csv"}]
+    (run.parent / "spoilt.csv").write_text("hello", encoding="utf-8")
+    write_json(run / "run.json", {"inputs": inputs}, overwrite=True)
+    _, images = read_results(run)
+    assert [image.name for image in images] == ["first", "second"]
+    assert len(images[0].notices) == 2
+    assert "gone.geojson" in images[0].notices[1]
+    assert images[0].region is None
+    assert images[0].volume.channels == ("LT", "DAPI"), "found beside the folder of results"
+
+
 def test_a_folder_without_a_manifest_is_not_finished(run: Path) -> None:
     (run / "run.json").unlink()
     with pytest.raises(InputError, match=r"no run\.json"):

@@ -24,8 +24,8 @@ __all__ = ["Frame", "Pictures", "crop_box", "found_emip", "make_pictures"]
 
 #: Longest side of a stored picture, in its pixels, before the budget has its say.
 MAX_SIDE = 640
-#: Outlines are drawn at twice the size of the picture up to this side: thinner, crisper lines.
-FINE_SIDE = 1400
+#: Outlines are drawn finer than the picture, so many times at most and up to this side: thin lines.
+FINEST, FINE_SIDE = 6, 1400
 #: At most so many slices of a stack are shown, evenly spaced.
 MAX_SLICES = 40
 #: Pixels around the region of interest that stay visible.
@@ -111,8 +111,8 @@ def _rims_uri(
         return None
     height, width = (side // factor * factor for side in labels.shape[-2:])
     small = labels[..., :height:factor, :width:factor]
-    if 2 * max(small.shape[-2:]) <= FINE_SIDE:
-        small = small.repeat(2, axis=-2).repeat(2, axis=-1)
+    finer = min(FINEST, max(1, FINE_SIDE // max(small.shape[-2:])))
+    small = small.repeat(finer, axis=-2).repeat(finer, axis=-1)
     return data_uri(encode_png(paint(rims(small), types, colours)))
 
 

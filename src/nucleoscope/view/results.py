@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,8 +23,12 @@ from nucleoscope.view.report import write_report
 
 __all__ = ["read_results", "report"]
 
+T = TypeVar("T")
+
 #: Entries of the manifest that are long lists or say nothing to a reader.
-NOT_FACTS = {"inputs", "outputs", "history", "files", "verb", "model_sha256"}
+NOT_FACTS = {"inputs", "outputs", "history", "files", "verb", "model_sha256", "figures"}
+#: Entries that a reader knows under another name.
+SPELT = {"at": "made", "seconds": "time (s)"}
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,12 @@ def _inputs(manifest: Mapping[str, Any], folder: Path) -> Iterator[_Input]:
 
 
 def _locate(named: str, folder: Path) -> Path:
-    """A path of the manifest: as it is, or from the folder of the results."""
-    return Path(named) if Path(named).exists() else folder / named
+    """A path of the manifest: as it is, or from the folder of the results or the one around it.
+
+    Relative paths are those of the working folder of the run, which mostly held its results.
+    """
+    places = (Path(named), folder / named, folder.absolute().parent / named)
+    return next((place for place in places if place.exists()), Path(named))
 
 
 def _file_of(row: Mapping[str, Any], key: str, folder: Path) -> Path | None:
@@ -154,25 +162,33 @@ def _file_of(row: Mapping[str, Any], key: str, folder: Path) -> Path | None:
 def _read_image(place: Path, source: _Input | None, nuclei: str | None) -> ReportImage:
     """One image's results with its pixels, or with what is missing said in a notice."""
     table, labels = read_table(place / "nuclei.parquet"), read_labels(place / "labels.ome.zarr")
-    notices = list(source.notes) if source else []
-    try:
-        if source is None:
-            raise InputError(f"run.json names no image {place.name}.")
-        volume = read_volume(source.image)
-    except NucleoscopeError as error:
+    source = source or _Input(Path(place.name), None, None, ())
+    notices = list(source.notes)
+    volume = _read(read_volume, source.image, "The image", notices)
+    if volume is None:
         black = np.zeros((1, *labels.shape), dtype=np.uint8)
         volume = Volume(black, ("image not found",), labels.spacing, place.name)
-        notices.append(f"The image could not be read, so only outlines are shown: {error}")
     return ReportImage(
         place.name,
         volume,
         Labels(labels.data, volume.spacing or labels.spacing),
         table,
-        read_points(source.points) if source and source.points else None,
-        read_region(source.region) if source and source.region else None,
+        _read(read_points, source.points, "The annotation", notices),
+        _read(read_region, source.region, "The region", notices),
         nuclei=nuclei,
         notices=tuple(notices),
     )
+
+
+def _read(read: Callable[[Path], T], path: Path | None, what: str, notices: list[str]) -> T | None:
+    """The content of a file, or None and a notice that says why it is not shown."""
+    if path is None:
+        return None
+    try:
+        return read(path)
+    except NucleoscopeError as error:
+        notices.append(f"{what} could not be read and is not shown: {error}")
+        return None
 
 
 def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -182,12 +198,13 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(value, (list, tuple)):
             value = ", ".join(_plain(v) for v in value)
+        name = SPELT.get(key, key.replace("_", " "))
         if isinstance(value, Mapping):
             inner = [f"{k.replace('_', ' ')} {_plain(v)}" for k, v in value.items() if _plain(v)]
             if inner:
-                yield key.replace("_", " "), ", ".join(inner)
+                yield name, ", ".join(inner)
         elif _plain(value):
-            yield key.replace("_", " "), _plain(value)
+            yield name, _plain(value)
 
 
 def _plain(value: object) -> str:
