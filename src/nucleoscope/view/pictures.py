@@ -25,7 +25,7 @@ __all__ = ["Frame", "Pictures", "crop_box", "found_emip", "make_pictures"]
 #: Longest side of a stored picture, in its pixels, before the budget has its say.
 MAX_SIDE = 640
 #: Outlines are drawn finer than the picture, so many times at most and up to this side: thin lines.
-FINEST, FINE_SIDE = 6, 1400
+FINEST, FINE_SIDE = 3, 1400
 #: At most so many slices of a stack are shown, evenly spaced.
 MAX_SLICES = 40
 #: Pixels around the region of interest that stay visible.
