@@ -302,13 +302,17 @@ def _keep_connected(out: NDArray[np.int32], seeds: NDArray[np.int64]) -> None:
     n_z, height, width = out.shape
     reached = np.zeros(out.shape, np.bool_)
     stack = np.empty((out.size if out.size < 4096 else 4096, 3), np.int32)
+    # All seeds are written before any piece is followed, or a better peak's piece could run over
+    # a weaker peak's voxel and that nucleus would be lost; of two at one voxel the better stays.
+    for i in range(len(seeds) - 1, -1, -1):
+        seeds[i, 0] = min(max(seeds[i, 0], 0), n_z - 1)
+        seeds[i, 1] = min(max(seeds[i, 1], 0), height - 1)
+        seeds[i, 2] = min(max(seeds[i, 2], 0), width - 1)
+        out[seeds[i, 0], seeds[i, 1], seeds[i, 2]] = i + 1
     for i in range(len(seeds)):
-        z = min(max(seeds[i, 0], 0), n_z - 1)
-        y = min(max(seeds[i, 1], 0), height - 1)
-        x = min(max(seeds[i, 2], 0), width - 1)
-        if reached[z, y, x]:
+        z, y, x = seeds[i, 0], seeds[i, 1], seeds[i, 2]
+        if out[z, y, x] != i + 1:
             continue
-        out[z, y, x] = i + 1
         reached[z, y, x] = True
         stack[0, 0], stack[0, 1], stack[0, 2] = z, y, x
         top = 1
