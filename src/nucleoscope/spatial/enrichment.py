@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.spatial.graph import Graph
+from nucleoscope.spatial.kernels import edge_counts
 from nucleoscope.spatial.parallel import pieces, spread, stream_seeds
 from nucleoscope.spatial.pattern import Pattern
 from nucleoscope.spatial.relabel import BATCH, Relabelling
@@ -126,6 +127,8 @@ def edge_sums(graph: Graph, pattern: Pattern, weights: Matrix | None = None) -> 
     """
     _check(graph, pattern)
     k = pattern.n_types
+    if weights is None:
+        return edge_counts(graph.indptr, graph.indices, pattern.codes, k).astype(np.float64)
     pair = pattern.codes[graph.rows].astype(np.int64) * k + pattern.codes[graph.indices]
     return np.bincount(pair, weights, k * k).astype(np.float64).reshape(k, k)
 
@@ -152,16 +155,18 @@ class _Sums:
 
 
 def _graph_sums(graph: Graph, weights: Matrix | None) -> _Sums:
+    if weights is None and graph.is_symmetric:
+        m = float(len(graph.indices))
+        power = float((graph.degrees.astype(np.float64) ** 2).sum())
+        return _Sums(m, m, m, power, power, power)
     w = np.ones(len(graph.indices)) if weights is None else np.asarray(weights, np.float64)
     if w.shape != graph.indices.shape:
         raise InputError(f"{len(w)} weights for {len(graph.indices)} edges.")
     out = np.bincount(graph.rows, w, graph.n)
     into = np.bincount(graph.indices, w, graph.n)
     squares = float((w**2).sum())
-    mutual = squares
-    if not graph.is_symmetric or weights is not None:
-        matrix = graph.to_csr(w)
-        mutual = float(matrix.multiply(matrix.T).sum())
+    matrix = graph.to_csr(w)
+    mutual = float(matrix.multiply(matrix.T).sum())
     return _Sums(
         float(w.sum()), squares, mutual,
         float(out @ out), float(into @ into), float(out @ into),

@@ -13,11 +13,11 @@ from nucleoscope.errors import CallError, ResourceError
 from nucleoscope.seeds import generator
 from nucleoscope.spatial.enrichment import benjamini_hochberg
 from nucleoscope.spatial.nulls import Null, null_model
-from nucleoscope.spatial.pairs import Bins, pair_sums, window_covariance
+from nucleoscope.spatial.pairs import Bins, PairList, pair_sums, window_covariance
 from nucleoscope.spatial.parallel import pieces, spread, stream_seeds
 from nucleoscope.spatial.pattern import Pattern
 from nucleoscope.spatial.relabel import BATCH, Relabelling
-from nucleoscope.spatial.ripley import PairList, ball, k_from_sums, nearest_g, shells
+from nucleoscope.spatial.ripley import ball, k_from_sums, nearest_g, shells
 from nucleoscope.spatial.window import SetCovariance, Window
 
 Array = NDArray[np.float64]
@@ -285,10 +285,7 @@ def curve_test(
 
 
 def _fits(pattern: Pattern, bins: Bins) -> bool:
-    if len(pattern) < 2:
-        return False
-    flat = replace(pattern, codes=np.zeros(len(pattern), np.uint8), names=("any",))
-    return bool(pair_sums(flat, bins).sum() / 2 <= MAX_LISTED_PAIRS)
+    return len(pattern) > 1 and PairList.count(pattern, bins) <= MAX_LISTED_PAIRS
 
 
 def _curve(pattern: Pattern, statistic: str, setting: _Setting) -> Array:
@@ -331,8 +328,10 @@ def _relabelled_curves(
         if pattern.strata is None:
             null_model(null).simulate(pattern, generator(seed))
     pairs = PairList.of(flat, setting.bins)
-    weights = None if setting.covariance is None else pairs.weights(flat, setting.covariance)
-    dealt = Relabelling.of(flat, pairs.i, pairs.j, weights, pairs.slots, setting.bins.n + 1)
+    weights = None if setting.covariance is None else pairs.weights(setting.covariance)
+    dealt = Relabelling.of(
+        _sorted(flat, pairs), pairs.start, pairs.end, weights, pairs.slots, setting.bins.n + 1
+    )
     seeds = stream_seeds(seed, n)
 
     def work(part: slice) -> Array:
@@ -340,6 +339,13 @@ def _relabelled_curves(
         return PAIR_CURVES[statistic](half + half.transpose(0, 2, 1, 3), flat, setting)
 
     return np.concatenate(spread(work, pieces(n, BATCH), n_jobs))
+
+
+def _sorted(pattern: Pattern, pairs: PairList) -> Pattern:
+    """The pattern in the order of the pairs' grid: neighbours in space are neighbours in memory."""
+    order = pairs.grid.order
+    strata = None if pattern.strata is None else pattern.strata[order]
+    return replace(pattern, at=pattern.at[order], codes=pattern.codes[order], strata=strata)
 
 
 def _theory(pattern: Pattern, statistic: str, setting: _Setting) -> Array:

@@ -31,42 +31,58 @@ def shuffle(labels: NDArray[np.uint8], starts: NDArray[np.int64], seed: np.uint6
 
 
 @kernel
+def edge_counts(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32], codes: NDArray[np.uint8], n_types: int
+) -> NDArray[np.int64]:
+    """``(n_types, n_types)``: edges from each type to each type."""
+    counts = np.zeros((n_types, n_types), np.int64)
+    for i in range(len(indptr) - 1):
+        row = counts[codes[i]]
+        for e in range(indptr[i], indptr[i + 1]):
+            row[codes[indices[e]]] += 1
+    return counts
+
+
+@kernel
 def permuted_pair_sums(
-    rows: NDArray[np.int32],
-    columns: NDArray[np.int32],
+    start: NDArray[np.int32],
+    end: NDArray[np.int32],
     weights: NDArray[np.float64],
     slots: NDArray[np.int32],
     labels: NDArray[np.uint8],
-    starts: NDArray[np.int64],
+    runs: NDArray[np.int64],
     seeds: NDArray[np.uint64],
     n_types: int,
     n_slots: int,
 ) -> NDArray[np.float64]:
     """Sums by type pair and slot for every seed's shuffle: ``(seeds, n_types, n_types, n_slots)``.
 
-    ``weights`` may be empty, for ones; ``slots`` may be empty, for slot 0.
+    ``weights`` may be empty, for ones; ``slots`` may be empty, for slot 0. A block of pairs is read
+    once and used for all seeds while it is in cache.
     """
     result = np.zeros((len(seeds), n_types * n_types * n_slots))
-    counts = np.zeros(n_types * n_types * n_slots, np.int64)
+    shuffled = np.empty((len(seeds), len(labels)), np.uint8)
     for p in range(len(seeds)):
-        shuffled = labels.copy()
-        shuffle(shuffled, starts, seeds[p])
-        if len(weights) == 0:
-            counts[:] = 0
-            if len(slots) == 0:
-                for e in range(len(rows)):
-                    pair = shuffled[rows[e]] * n_types + shuffled[columns[e]]
-                    counts[pair * n_slots] += 1
+        shuffled[p] = labels
+        shuffle(shuffled[p], runs, seeds[p])
+    step = np.uint64(n_types)
+    width = np.uint64(n_slots)
+    for low in range(0, len(start), 4096):
+        high = min(low + 4096, len(start))
+        for p in range(len(seeds)):
+            mine, sums = shuffled[p], result[p]
+            if len(weights) == 0 and len(slots) == 0:
+                for e in range(low, high):
+                    sums[(np.uint64(mine[start[e]]) * step + mine[end[e]]) * width] += 1.0
+            elif len(weights) == 0:
+                for e in range(low, high):
+                    pair = np.uint64(mine[start[e]]) * step + mine[end[e]]
+                    sums[pair * width + np.uint64(slots[e])] += 1.0
             else:
-                for e in range(len(rows)):
-                    pair = shuffled[rows[e]] * n_types + shuffled[columns[e]]
-                    counts[pair * n_slots + slots[e]] += 1
-            result[p] = counts
-        else:
-            for e in range(len(rows)):
-                slot = slots[e] if len(slots) else 0
-                pair = shuffled[rows[e]] * n_types + shuffled[columns[e]]
-                result[p, pair * n_slots + slot] += weights[e]
+                for e in range(low, high):
+                    slot = np.uint64(slots[e]) if len(slots) else np.uint64(0)
+                    pair = np.uint64(mine[start[e]]) * step + mine[end[e]]
+                    sums[pair * width + slot] += weights[e]
     return result.reshape(len(seeds), n_types, n_types, n_slots)
 
 
@@ -177,6 +193,45 @@ def add_weights(
 
 
 @kernel
+def ranges_of_cell(
+    row: int,
+    cx: int,
+    starts: NDArray[np.int64],
+    shape: NDArray[np.int64],
+    reach_cells: NDArray[np.int64],
+    ranges: NDArray[np.int64],
+) -> int:
+    """Ranges of sorted points that a cell's points are paired with; returns how many.
+
+    Only cells that come later, so that a pair is met once. The first range is the cell's own row of
+    cells and starts with the cell itself. A row of cells is one range, cut where it leaves the
+    reach.
+    """
+    ny, nx = shape[1], shape[2]
+    rz, ry, rx = reach_cells[0], reach_cells[1], reach_cells[2]
+    cz, cy = row // ny, row % ny
+    n = 0
+    for oz in range(rz + 1):
+        if cz + oz >= shape[0]:
+            break
+        for oy in range(-ry if oz else 0, ry + 1):
+            gap_z = max(oz - 1, 0) / max(rz, 1)
+            gap_y = max(abs(oy) - 1, 0) / max(ry, 1)
+            left = 1.0 - gap_z * gap_z - gap_y * gap_y
+            if cy + oy < 0 or cy + oy >= ny or left <= 0:
+                continue
+            width = int(np.ceil(rx * np.sqrt(left)))
+            other = ((cz + oz) * ny + cy + oy) * nx
+            own = oz == 0 and oy == 0
+            first = starts[other + (cx if own else max(cx - width, 0))]
+            last = starts[other + min(cx + width, nx - 1) + 1]
+            if own or first < last:
+                ranges[n, 0], ranges[n, 1] = first, last
+                n += 1
+    return n
+
+
+@kernel
 def pair_histogram(
     at: NDArray[np.float64],
     codes: NDArray[np.int64],
@@ -195,57 +250,101 @@ def pair_histogram(
 
     ``at`` is ``(3, n)`` and, like ``codes``, sorted by cell of a grid of ``shape`` cells; ``rows``
     is the range of cell rows this piece owns; ``bins`` holds inner, step, n_bins. Each pair adds 1,
-    or, with a set covariance in ``table``, ``min(1 / overlap, ceiling)``. A row of cells is one
-    contiguous range of points; distances go to a buffer in a loop that vectorises, then are
-    counted without a branch.
+    or, with a set covariance in ``table``, ``min(1 / overlap, ceiling)``. Distances go to a buffer
+    in a loop that vectorises, then are counted without a branch.
     """
     inner, step, n_bins = bins[0], bins[1], int(bins[2])
     n_slots = n_bins + 2
     histogram = np.zeros(n_types * n_types * n_slots)
     slots, near = np.empty(512, np.int32), np.empty(512, np.int32)
-    weighted = table.size > 0
-    ny, nx = shape[1], shape[2]
-    rz, ry, rx = reach_cells[0], reach_cells[1], reach_cells[2]
-    for row in range(rows[0], rows[1]):
-        cz, cy = row // ny, row % ny
-        for cx in range(nx):
-            cell = row * nx + cx
-            if starts[cell] == starts[cell + 1]:
-                continue
-            for oz in range(rz + 1):
-                if cz + oz >= shape[0]:
-                    break
-                for oy in range(-ry if oz else 0, ry + 1):
-                    if cy + oy < 0 or cy + oy >= ny:
-                        continue
-                    gap_z = max(oz - 1, 0) / max(rz, 1)
-                    gap_y = max(abs(oy) - 1, 0) / max(ry, 1)
-                    left = 1.0 - gap_z * gap_z - gap_y * gap_y
-                    if left <= 0:
-                        continue
-                    width = int(np.ceil(rx * np.sqrt(left)))
-                    other = ((cz + oz) * ny + cy + oy) * nx
-                    first = starts[other + max(cx - width, 0)]
-                    last = starts[other + min(cx + width, nx - 1) + 1]
-                    own = oz == 0 and oy == 0
-                    for i in range(starts[cell], starts[cell + 1]):
-                        base = codes[i] * n_types
-                        begin = i + 1 if own else first
-                        while begin < last:
-                            end = min(begin + 512, last)
-                            pair_slots(at, i, begin, end, inner, step, n_bins, slots)
-                            if weighted:
-                                add_weights(
-                                    at, codes, i, begin, slots[: end - begin], near, n_slots,
-                                    table, shape_of_table, pixels_per_unit, ceiling, n_types,
-                                    histogram,
-                                )  # fmt: skip
-                            else:
-                                for t in range(end - begin):
-                                    index = (base + codes[begin + t]) * n_slots + slots[t]
-                                    histogram[index] += 1.0
-                            begin = end
+    ranges = np.empty(((reach_cells[0] + 1) * (2 * reach_cells[1] + 1), 2), np.int64)
+    for cell in range(rows[0] * shape[2], rows[1] * shape[2]):
+        if starts[cell] == starts[cell + 1]:
+            continue
+        n = ranges_of_cell(cell // shape[2], cell % shape[2], starts, shape, reach_cells, ranges)
+        for i in range(starts[cell], starts[cell + 1]):
+            base = codes[i] * n_types
+            for m in range(n):
+                begin = i + 1 if m == 0 else ranges[m, 0]
+                while begin < ranges[m, 1]:
+                    end = min(begin + 512, ranges[m, 1])
+                    pair_slots(at, i, begin, end, inner, step, n_bins, slots)
+                    if table.size > 0:
+                        add_weights(
+                            at, codes, i, begin, slots[: end - begin], near, n_slots,
+                            table, shape_of_table, pixels_per_unit, ceiling, n_types, histogram,
+                        )  # fmt: skip
+                    else:
+                        for t in range(end - begin):
+                            histogram[(base + codes[begin + t]) * n_slots + slots[t]] += 1.0
+                    begin = end
     return histogram.reshape(n_types, n_types, n_slots)
+
+
+@kernel
+def list_pairs(
+    at: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    shape: NDArray[np.int64],
+    reach_cells: NDArray[np.int64],
+    bins: NDArray[np.float64],
+    start: NDArray[np.int32],
+    end: NDArray[np.int32],
+    slots: NDArray[np.int32],
+) -> int:
+    """Write every pair within reach, in sorted places, with its slot; returns how many there are.
+
+    Writes no more than fit, so that a first call with empty arrays counts.
+    """
+    inner, step, n_bins = bins[0], bins[1], int(bins[2])
+    buffer = np.empty(512, np.int32)
+    ranges = np.empty(((reach_cells[0] + 1) * (2 * reach_cells[1] + 1), 2), np.int64)
+    found = 0
+    for cell in range(len(starts) - 1):
+        if starts[cell] == starts[cell + 1]:
+            continue
+        n = ranges_of_cell(cell // shape[2], cell % shape[2], starts, shape, reach_cells, ranges)
+        for i in range(starts[cell], starts[cell + 1]):
+            for m in range(n):
+                begin = i + 1 if m == 0 else ranges[m, 0]
+                while begin < ranges[m, 1]:
+                    stop = min(begin + 512, ranges[m, 1])
+                    pair_slots(at, i, begin, stop, inner, step, n_bins, buffer)
+                    for t in range(stop - begin):
+                        if buffer[t] <= n_bins:
+                            if found < len(start):
+                                start[found], end[found] = i, begin + t
+                                slots[found] = buffer[t]
+                            found += 1
+                    begin = stop
+    return found
+
+
+@kernel
+def list_weights(
+    at: NDArray[np.float64],
+    start: NDArray[np.int32],
+    end: NDArray[np.int32],
+    table: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    pixels_per_unit: NDArray[np.float64],
+    ceiling: float,
+) -> NDArray[np.float64]:
+    """``min(1 / overlap, ceiling)`` of each listed pair."""
+    weights = np.empty(len(start))
+    for e in range(len(start)):
+        i, j = start[e], end[e]
+        overlap = overlap_at(
+            table,
+            shape,
+            (at[0, j] - at[0, i]) * pixels_per_unit[0] + shape[0] // 2,
+            (at[1, j] - at[1, i]) * pixels_per_unit[1] + shape[1] // 2,
+            (at[2, j] - at[2, i]) * pixels_per_unit[2] + shape[2] // 2,
+        )
+        weights[e] = ceiling
+        if overlap * ceiling > 1.0:
+            weights[e] = np.divide(1.0, overlap)
+    return weights
 
 
 @kernel

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.errors import CallError
-from nucleoscope.spatial.kernels import cell_order, pair_histogram
+from nucleoscope.spatial.kernels import (
+    cell_order,
+    list_pairs,
+    list_weights,
+    pair_histogram,
+)
 from nucleoscope.spatial.parallel import spread
 from nucleoscope.spatial.pattern import Pattern
 from nucleoscope.spatial.window import SetCovariance, Window
@@ -107,6 +112,80 @@ class Grid:
         return [np.array(pair) for pair in pairwise(cuts) if pair[0] < pair[1]]
 
 
+def _flat(
+    covariance: SetCovariance | None,
+) -> tuple[NDArray[np.float64], tuple[int, int, int], NDArray[np.float64], float]:
+    """The set covariance as kernels take it: flat table, its shape, pixels per unit, ceiling."""
+    if covariance is None:
+        return np.empty(0), (0, 0, 0), np.ones(3), 1.0
+    nz, ny, nx = covariance.table.shape
+    ceiling = MAX_EDGE_WEIGHT / float(covariance.table.max())
+    return covariance.table.ravel(), (nz, ny, nx), 1.0 / np.array(covariance.scale), ceiling
+
+
+@dataclass(frozen=True, eq=False)
+class PairList:
+    """All pairs within reach, once each, for what has to look at them again and again.
+
+    Parameters
+    ----------
+    grid
+        The nuclei, sorted.
+    start, end
+        ``(m,)`` int32: places of the two nuclei in the sorted order.
+    slots
+        ``(m,)`` int32: slot of the distance.
+    """
+
+    grid: Grid
+    start: NDArray[np.int32]
+    end: NDArray[np.int32]
+    slots: NDArray[np.int32]
+
+    @staticmethod
+    def count(pattern: Pattern, bins: Bins) -> int:
+        """How many pairs there are, without listing them."""
+        none = np.empty(0, np.int32)
+        grid = Grid.of(pattern.at, bins.reach)
+        return int(_listed(grid, bins, none, none, none))
+
+    @classmethod
+    def of(cls, pattern: Pattern, bins: Bins) -> PairList:
+        """List the pairs of a pattern; memory grows with their number."""
+        grid = Grid.of(pattern.at, bins.reach)
+        none = np.empty(0, np.int32)
+        m = _listed(grid, bins, none, none, none)
+        start, end, slots = (np.empty(m, np.int32) for _ in range(3))
+        _listed(grid, bins, start, end, slots)
+        return cls(grid, start, end, slots)
+
+    @property
+    def i(self) -> NDArray[np.int64]:
+        """``(m,)``: first nucleus of each pair, as the pattern counts."""
+        return self.grid.order[self.start]
+
+    @property
+    def j(self) -> NDArray[np.int64]:
+        """``(m,)``: second nucleus of each pair."""
+        return self.grid.order[self.end]
+
+    def weights(self, covariance: SetCovariance) -> NDArray[np.float64]:
+        """Translation weight of each pair, as in ``pair_sums``."""
+        table, shape, per_unit, ceiling = _flat(covariance)
+        return list_weights(self.grid.at, self.start, self.end, table, shape, per_unit, ceiling)
+
+
+def _listed(
+    grid: Grid,
+    bins: Bins,
+    start: NDArray[np.int32],
+    end: NDArray[np.int32],
+    slots: NDArray[np.int32],
+) -> int:
+    layout = np.array([bins.inner, bins.step, bins.n])
+    return list_pairs(grid.at, grid.starts, grid.shape, grid.reach_cells, layout, start, end, slots)
+
+
 def pair_sums(
     pattern: Pattern,
     bins: Bins,
@@ -151,11 +230,7 @@ def pair_sums(
     if len(pattern) < 2:
         return np.zeros((k, k, bins.n + 1))
     codes = pattern.codes[grid.order].astype(np.int64)
-    table, shape, per_unit, ceiling = np.empty(0), (0, 0, 0), np.ones(3), 1.0
-    if covariance is not None:
-        table, shape = covariance.table.ravel(), covariance.table.shape
-        per_unit = 1.0 / np.array(covariance.scale)
-        ceiling = MAX_EDGE_WEIGHT / float(table.max())
+    table, shape, per_unit, ceiling = _flat(covariance)
     layout = np.array([bins.inner, bins.step, bins.n])
 
     def work(rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -10,7 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nucleoscope.errors import CallError
-from nucleoscope.spatial.pairs import MAX_EDGE_WEIGHT, Bins, pair_sums, window_covariance
+from nucleoscope.spatial.pairs import (
+    MAX_EDGE_WEIGHT,
+    Bins,
+    PairList,
+    pair_sums,
+    window_covariance,
+)
 from nucleoscope.spatial.pattern import Pattern
 from nucleoscope.spatial.window import SetCovariance, Window
 
@@ -182,44 +188,22 @@ def cross_k(
 
 
 @dataclass(frozen=True, eq=False)
-class PairList:
-    """All pairs within reach, once each: for corrections that look at one end, and relabelling."""
+class _Ends:
+    """Every ordered pair, for corrections that look at its first nucleus."""
 
     i: NDArray[np.int64]
-    j: NDArray[np.int64]
     distance: Array
     slots: NDArray[np.int32]
+    types: NDArray[np.int64]
 
     @classmethod
-    def of(cls, pattern: Pattern, bins: Bins) -> PairList:
-        """Found with a k-d tree; memory grows with the number of pairs."""
-        from scipy.spatial import cKDTree
-
-        reach = bins.reach * (1 + 1e-12)
-        pairs = (
-            cKDTree(pattern.at).query_pairs(reach, output_type="ndarray") if len(pattern) else ()
-        )
-        i, j = np.asarray(pairs, np.int64).reshape(-1, 2).T
+    def of(cls, pattern: Pattern, bins: Bins) -> _Ends:
+        once = PairList.of(pattern, bins)
+        i, j = np.concatenate([once.i, once.j]), np.concatenate([once.j, once.i])
+        codes = pattern.codes.astype(np.int64)
         distance = np.sqrt(((pattern.at[i] - pattern.at[j]) ** 2).sum(axis=1))
-        slots = np.maximum(np.ceil((distance - bins.inner) / bins.step), 0).astype(np.int32)
-        keep = slots <= bins.n
-        return cls(i[keep], j[keep], distance[keep], slots[keep])
-
-    def weights(self, pattern: Pattern, covariance: SetCovariance) -> Array:
-        """Translation weights ``1 / gamma(x_j - x_i)``, at most 100 times the smallest."""
-        overlap = covariance.at(pattern.at[self.j] - pattern.at[self.i])
-        return np.asarray(1.0 / np.maximum(overlap, covariance.table.max() / MAX_EDGE_WEIGHT))
-
-
-def _both_ways(pattern: Pattern, bins: Bins) -> tuple[PairList, NDArray[np.int64]]:
-    """Every ordered pair, and its type pair as one number."""
-    once = PairList.of(pattern, bins)
-    pairs = PairList(
-        np.concatenate([once.i, once.j]), np.concatenate([once.j, once.i]),
-        np.tile(once.distance, 2), np.tile(once.slots, 2),
-    )  # fmt: skip
-    codes = pattern.codes.astype(np.int64)
-    return pairs, codes[pairs.i] * pattern.n_types + codes[pairs.j]
+        types = codes[i] * pattern.n_types + codes[j]
+        return cls(i, distance, np.tile(once.slots, 2), types)
 
 
 def _binned(
@@ -231,7 +215,8 @@ def _binned(
 
 def _border_k(pattern: Pattern, window: Window, bins: Bins) -> Array:
     """Reduced sample: ``sum_i [b_i >= r] n_b(i, r) / (lambda_b #{i in a: b_i >= r})``."""
-    pairs, types = _both_ways(pattern, bins)
+    pairs = _Ends.of(pattern, bins)
+    types = pairs.types
     border = window.to_border(pattern.at)
     k, n = pattern.n_types, bins.n
     # A pair counts at radii from its distance up to the border distance of its first nucleus.
@@ -268,7 +253,8 @@ def _isotropic_k(pattern: Pattern, window: Window, bins: Bins) -> Array:
         raise CallError(
             "the isotropic correction is for rectangles in a plane; take correction='translation'."
         )
-    pairs, types = _both_ways(pattern, bins)
+    pairs = _Ends.of(pattern, bins)
+    types = pairs.types
     part = inside_fraction(window, pattern.at[pairs.i], pairs.distance)
     weights = 1.0 / np.maximum(part, 1.0 / MAX_EDGE_WEIGHT)
     sums = _binned(types, pairs.slots, weights, pattern.n_types, bins.n)
