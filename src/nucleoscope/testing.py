@@ -11,8 +11,9 @@ import numpy as np
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import NucleoscopeError
 from nucleoscope.io.guard import write_bytes
+from nucleoscope.nuclei.markers import FEATURES, Evidence, MarkerRule
 
-__all__ = ["ReaderContract", "refusal"]
+__all__ = ["ReaderContract", "RuleContract", "refusal"]
 
 
 def refusal(action: Callable[[], Any]) -> NucleoscopeError | None:
@@ -146,3 +147,65 @@ class ReaderContract:
         before = snapshot()
         self.read(example)
         _demand(snapshot() == before, "reading changed the folder")
+
+
+class RuleContract:
+    """What every marker rule must pass; subclass it and give ``rule``.
+
+    Attributes
+    ----------
+    rule
+        The rule, ready to be called.
+
+    Examples
+    --------
+    >>> from nucleoscope.nuclei.markers import AnySlice
+    >>> class TestMyRule(RuleContract):
+    ...     rule = AnySlice(overlap=0.4)
+    >>> TestMyRule().test_a_probability_for_every_nucleus()
+    """
+
+    rule: MarkerRule
+
+    @property
+    def evidence(self) -> Evidence:
+        """Forty nuclei, from without any marker to all over it."""
+        rng = np.random.default_rng(0)
+        values = rng.random((40, len(FEATURES)))
+        values[0], values[1] = 0.0, 1.0
+        return Evidence(np.arange(1, 41), values, rng.random((40, 5)))
+
+    def _rows(self, rows: Any) -> Evidence:
+        """Some of the nuclei."""
+        whole = self.evidence
+        return Evidence(whole.ids[rows], whole.values[rows], whole.overlap[rows])
+
+    def test_a_probability_for_every_nucleus(self) -> None:
+        """Floats between 0 and 1, in the order of the nuclei."""
+        p = self.rule(self.evidence)
+        _demand(
+            np.shape(p) == (40,), f"a rule gives one probability per nucleus, not {np.shape(p)}"
+        )
+        _demand(p.dtype.kind == "f", f"probabilities are float, not {p.dtype}")
+        _demand(bool(((p >= 0) & (p <= 1)).all()), "probabilities lie between 0 and 1")
+
+    def test_no_nucleus_gives_no_probability(self) -> None:
+        """An empty image is no special case."""
+        p = self.rule(self._rows(slice(0, 0)))
+        _demand(np.shape(p) == (0,), f"no nucleus gives an empty answer, not {np.shape(p)}")
+
+    def test_a_nucleus_is_judged_by_its_own_evidence(self) -> None:
+        """Neither the order of the nuclei nor the others matter."""
+        order = np.random.default_rng(1).permutation(40)
+        p, turned = self.rule(self.evidence), self.rule(self._rows(order))
+        _demand(len(p) == len(order), "a rule gives one probability per nucleus")
+        _demand(np.allclose(p[order], turned), "probabilities depend on the order of the nuclei")
+        alone = self.rule(self._rows(slice(7, 8)))
+        _demand(np.allclose(p[7:8], alone), "a probability depends on the other nuclei")
+
+    def test_the_evidence_is_left_as_it_was(self) -> None:
+        """A rule reads and does not write, and answers the same twice."""
+        given = self.evidence
+        first = np.array(self.rule(given), copy=True)
+        _demand(np.array_equal(given.values, self.evidence.values), "the rule changed the evidence")
+        _demand(np.array_equal(first, self.rule(given)), "the rule answers differently twice")
