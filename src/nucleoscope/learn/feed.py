@@ -263,7 +263,8 @@ def offsets_to_centres(
     """``(3, Z, Y, X)``: from every nucleus voxel to its centre, x and y in radii, z in units."""
     table = np.concatenate([np.zeros((1, 3)), centres]).astype(np.float32)
     owner = table[instances]
-    z, y, x = np.ogrid[tuple(slice(n) for n in instances.shape)]
+    # Open float32 grids: whole numbers would make every offset float64.
+    z, y, x = (g.astype(np.float32) for g in np.ogrid[tuple(slice(n) for n in instances.shape)])
     offsets = np.stack(
         [
             (owner[..., 2] - x) / radius,
