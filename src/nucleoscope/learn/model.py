@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nucleoscope import __version__
 from nucleoscope.errors import InputError, UnsafeInputError
 from nucleoscope.io import guard
-from nucleoscope.learn.nets import Network, build_network
+from nucleoscope.learn.nets import NETWORKS, Network, build_network
 from nucleoscope.nuclei.markers import FEATURES, Learned
 from nucleoscope.nuclei.peaks import PeakSettings
 
@@ -148,13 +148,39 @@ def load_model(folder: Path | str) -> Model:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the top level"
         raise InputError(f"{path}: {where}: {first['msg'].lower()}.") from None
-    if any(len(rule.weights) != len(FEATURES) for rule in config.marker_rules):
-        raise InputError(f"{path}: a marker rule does not have {len(FEATURES)} weights.")
+    _check_parts(config, path)
     if config.network is None:
         return Model(config)
     network = build_network(**config.network.model_dump())
     load_state(network, read_tensors(folder / "weights.safetensors"), folder)
     return Model(config, network.eval())
+
+
+def _check_parts(config: ModelConfig, path: Path) -> None:
+    """Refuse a description whose parts contradict each other.
+
+    Raises
+    ------
+    InputError
+        Says which two.
+    """
+    if any(len(rule.weights) != len(FEATURES) for rule in config.marker_rules):
+        raise InputError(f"{path}: a marker rule does not have {len(FEATURES)} weights.")
+    if len(config.marker_rules) != len(config.markers):
+        raise InputError(
+            f"{path}: {len(config.marker_rules)} marker rules for {len(config.markers)} markers."
+        )
+    spec = config.network
+    if spec is None:
+        return
+    if spec.name not in NETWORKS:
+        raise InputError(f"{path}: no network {spec.name!r}; there are {', '.join(NETWORKS)}.")
+    told = (spec.n_channels, spec.n_types, spec.n_groups)
+    meant = (len(config.channels), len(config.types), max(1, len(config.markers)))
+    if told != meant:
+        raise InputError(
+            f"{path}: its network is for {told} channels, types and markers, but it names {meant}."
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -173,12 +199,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path.parent}: {path.name} is missing.")
     data = guard.read_bytes(path, kind="file_bytes")
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-        raise UnsafeInputError(f"{path}: a pickle can run code and is never read.")
     try:
         tensors: dict[str, Tensor] = load(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a valid safetensors file ({error}).") from None
+        # Asked only now: the length of a sound file's header can begin with the same two bytes.
+        if data[:2] == b"PK" or (data[:1] == b"\x80" and data[1:2] in b"\x02\x03\x04\x05"):
+            raise UnsafeInputError(f"{path}: a pickle can run code and is never read.") from None
+        detail = " ".join(str(error).split())
+        raise InputError(f"{path}: not a valid safetensors file ({detail}).") from None
     return tensors
 
 
