@@ -45,45 +45,51 @@ def edge_counts(
 
 @kernel
 def permuted_pair_sums(
-    start: NDArray[np.int32],
-    end: NDArray[np.int32],
+    start: NDArray[np.uint32],
+    end: NDArray[np.uint32],
     weights: NDArray[np.float64],
-    slots: NDArray[np.int32],
+    slots: NDArray[np.uint32],
     labels: NDArray[np.uint8],
     runs: NDArray[np.int64],
     seeds: NDArray[np.uint64],
     n_types: int,
     n_slots: int,
 ) -> NDArray[np.float64]:
-    """Sums by type pair and slot for every seed's shuffle: ``(seeds, n_types, n_types, n_slots)``.
+    """Sums by slot and type pair for every seed's shuffle: ``(seeds, n_slots, n_types, n_types)``.
 
     ``weights`` may be empty, for ones; ``slots`` may be empty, for slot 0. A block of pairs is read
-    once and used for all seeds while it is in cache.
+    once and used for all seeds while it is in cache. Unsigned places need no check for negatives.
     """
+    n_pairs = np.uint64(n_types * n_types)
     result = np.zeros((len(seeds), n_types * n_types * n_slots))
     shuffled = np.empty((len(seeds), len(labels)), np.uint8)
     for p in range(len(seeds)):
         shuffled[p] = labels
         shuffle(shuffled[p], runs, seeds[p])
     step = np.uint64(n_types)
-    width = np.uint64(n_slots)
     for low in range(0, len(start), 4096):
         high = min(low + 4096, len(start))
+        i, j = start[low:high], end[low:high]
         for p in range(len(seeds)):
             mine, sums = shuffled[p], result[p]
             if len(weights) == 0 and len(slots) == 0:
-                for e in range(low, high):
-                    sums[(np.uint64(mine[start[e]]) * step + mine[end[e]]) * width] += 1.0
+                for e in range(len(i)):
+                    sums[np.uint64(mine[i[e]]) * step + np.uint64(mine[j[e]])] += 1.0
             elif len(weights) == 0:
-                for e in range(low, high):
-                    pair = np.uint64(mine[start[e]]) * step + mine[end[e]]
-                    sums[pair * width + np.uint64(slots[e])] += 1.0
+                slot = slots[low:high]
+                for e in range(len(i)):
+                    pair = np.uint64(mine[i[e]]) * step + np.uint64(mine[j[e]])
+                    sums[np.uint64(slot[e]) * n_pairs + pair] += 1.0
+            elif len(slots) == 0:
+                weight = weights[low:high]
+                for e in range(len(i)):
+                    sums[np.uint64(mine[i[e]]) * step + np.uint64(mine[j[e]])] += weight[e]
             else:
-                for e in range(low, high):
-                    slot = np.uint64(slots[e]) if len(slots) else np.uint64(0)
-                    pair = np.uint64(mine[start[e]]) * step + mine[end[e]]
-                    sums[pair * width + slot] += weights[e]
-    return result.reshape(len(seeds), n_types, n_types, n_slots)
+                slot, weight = slots[low:high], weights[low:high]
+                for e in range(len(i)):
+                    pair = np.uint64(mine[i[e]]) * step + np.uint64(mine[j[e]])
+                    sums[np.uint64(slot[e]) * n_pairs + pair] += weight[e]
+    return result.reshape(len(seeds), n_slots, n_types, n_types)
 
 
 @kernel
@@ -113,18 +119,18 @@ def overlap_at(
     px: float,
 ) -> float:
     """The flat ``table`` at a place in pixels, multilinear between them; inside the table."""
-    iy, ix = np.uint64(py), np.uint64(px)
+    iy, ix = np.int64(py), np.int64(px)
     ay, ax = py - iy, px - ix
-    nx = np.uint64(shape[2])
-    plane = np.uint64(shape[1]) * nx
-    value, az, start, planes = 0.0, 0.0, np.uint64(0), 1
+    nx = shape[2]
+    value, az, start, planes = 0.0, 0.0, np.int64(0), 1
     if shape[0] > 1:
-        start = np.uint64(pz)
+        start = np.int64(pz)
         az, planes = pz - start, 2
     for k in range(planes):
-        a = (start + np.uint64(k)) * plane + iy * nx + ix
+        a = np.uint64(((start + k) * shape[1] + iy) * nx + ix)
+        b = np.uint64(a + np.uint64(nx))
         low = table[a] * (1.0 - ax) + table[a + np.uint64(1)] * ax
-        high = table[a + nx] * (1.0 - ax) + table[a + nx + np.uint64(1)] * ax
+        high = table[b] * (1.0 - ax) + table[b + np.uint64(1)] * ax
         value += (az if k else 1.0 - az) * (low * (1.0 - ay) + high * ay)
     return value
 

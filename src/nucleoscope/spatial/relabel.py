@@ -22,9 +22,9 @@ class Relabelling:
     Parameters
     ----------
     start, end
-        ``(m,)`` int32: the two nuclei of each pair, in the order of their strata.
+        ``(m,)`` uint32: the two nuclei of each pair, in the order of their strata.
     weights, slots
-        ``(m,)`` float64 and int32, or empty for ones and for slot 0.
+        ``(m,)`` float64 and uint32, or empty for ones and for slot 0.
     labels
         ``(n,)`` uint8, in the order of the strata.
     starts
@@ -33,10 +33,10 @@ class Relabelling:
         Sizes of the result.
     """
 
-    start: NDArray[np.int32]
-    end: NDArray[np.int32]
+    start: NDArray[np.uint32]
+    end: NDArray[np.uint32]
     weights: NDArray[np.float64]
-    slots: NDArray[np.int32]
+    slots: NDArray[np.uint32]
     labels: NDArray[np.uint8]
     starts: NDArray[np.int64]
     n_types: int
@@ -56,13 +56,13 @@ class Relabelling:
         strata = np.zeros(len(pattern), np.int64) if pattern.strata is None else pattern.strata
         order = np.argsort(strata, kind="stable")
         sizes = np.unique(strata, return_counts=True)[1]
-        place = np.empty(len(order), np.int32)
-        place[order] = np.arange(len(order), dtype=np.int32)
+        place = np.empty(len(order), np.uint32)
+        place[order] = np.arange(len(order), dtype=np.uint32)
         return cls(
             place[rows],
             place[columns],
             np.empty(0) if weights is None else np.ascontiguousarray(weights, np.float64),
-            np.empty(0, np.int32) if slots is None else np.ascontiguousarray(slots, np.int32),
+            np.empty(0, np.uint32) if slots is None else slots.astype(np.uint32),
             pattern.codes[order],
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             pattern.n_types,
@@ -71,7 +71,8 @@ class Relabelling:
 
     def sums(self, seeds: NDArray[np.uint64]) -> NDArray[np.float64]:
         """``(len(seeds), K, K, n_slots)``: sums of every seed's relabelling, pairs as given."""
-        return permuted_pair_sums(
+        found = permuted_pair_sums(
             self.start, self.end, self.weights, self.slots, self.labels, self.starts, seeds,
             self.n_types, self.n_slots,
         )  # fmt: skip
+        return np.moveaxis(found, 1, 3)
