@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nucleoscope.errors import InputError
+from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
 from nucleoscope.learn.feed import Feed, FeedSettings, Lesson
 from nucleoscope.learn.fit import detection_f1, look
@@ -52,6 +52,10 @@ class TrainSettings:
     checkpoint: Path | None = None
     resume: bool = False
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0:
+            raise CallError(f"training takes more than 0 minutes; found {self.minutes:g}.")
 
 
 @dataclass
@@ -137,7 +141,7 @@ def train_network(
             state.seconds = before + time.monotonic() - clock
         if report is not None:
             loss = sum(terms[-1].values()) if terms else state.history[-1]["loss"]
-            left = state.seconds * (1 - fraction) / max(fraction, 1e-6)
+            left = state.seconds * max(0.0, 1 - fraction) / max(fraction, 1e-6)
             report(Progress(state.step, min(fraction, 1.0), left, loss, f1))
     return Model(config, _averaged(state, config)), state.history
 
@@ -289,14 +293,15 @@ def _restore(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:
         length = int.from_bytes(raw[:8], "little")
         header = guard.parse_json(raw[8 : 8 + length], where=str(path))
         facts = guard.parse_json(header["__metadata__"]["nucleoscope"], where=str(path))
-    if facts["run"] != fingerprint:
+    if facts.get("run") != fingerprint:
         raise InputError(
             f"{path}: this checkpoint is of a run with another recipe, network, channels or seed; "
             "give the same call again, or train into another folder."
         )
     load_state(state.network, _part(tensors, "network."), path)
     load_state(state.objective, _part(tensors, "objective."), path)
-    state.average = _part(tensors, "average.")
+    here = {k: v.device for k, v in state.average.items()}
+    state.average = {k: v.to(here[k]) for k, v in _part(tensors, "average.").items()}
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in _part(tensors, "optimiser.").items():
         index, key = name.split(".", 1)
