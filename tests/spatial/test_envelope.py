@@ -229,6 +229,13 @@ def test_a_line_of_duplicates_and_one_type_are_defined():
         assert 1 / 20 <= test.p[0, 0] <= 1
 
 
+@pytest.mark.parametrize("statistic", CURVES)
+def test_dealing_out_one_type_changes_nothing_so_p_is_one(statistic):
+    pattern = Pattern(L_SHAPE.sample(400, generator(0)), np.zeros(400), ("a",), window=L_SHAPE)
+    test = curve_test(pattern, Bins(20.0, 8), statistic, null="labelling", n_simulations=19)
+    assert test.p[0, 0] == 1
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_nuclei_have_no_p_and_no_warning(n):
     pattern = Pattern(np.zeros((n, 2)), np.zeros(n), ("a",))

@@ -84,7 +84,9 @@ def _extremeness(curves: Array) -> NDArray[np.int64]:
     """Dense place of each curve, 0 = most extreme; curves with equal ranks share a place."""
     from scipy.stats import rankdata
 
-    rank = rankdata(curves, axis=0)
+    size = np.abs(curves).max(axis=0)
+    # Sums of the same pairs in another order differ in their last bits; those are ties.
+    rank = rankdata(np.round(curves / np.where(size > 0, size, 1.0), 10), axis=0)
     words = np.sort(np.minimum(rank, len(curves) + 1 - rank), axis=1)
     order = np.lexsort(words.T[::-1])
     fresh = np.concatenate([[False], (np.diff(words[order], axis=0) != 0).any(axis=1)])
@@ -270,9 +272,14 @@ def curve_test(
     setting = _Setting(bins, pattern.window, covariance)
     looked_at = model.observe(pattern, generator(seed, n_simulations)) if model.observe else pattern
     observed = _drawn_curve(looked_at, pattern.n_types, statistic, setting)
-    if null.startswith("labelling") and statistic in PAIR_CURVES and _fits(pattern, bins):
+    pairs = None
+    if null.startswith("labelling") and statistic in PAIR_CURVES and len(pattern) > 1:
+        model.simulate(pattern, generator(seed))  # says so when strata are missing
+        pattern = replace(pattern, strata=None) if null == "labelling" else pattern
+        pairs = PairList.of(pattern, bins, MAX_LISTED_PAIRS)
+    if pairs is not None:
         simulated = _relabelled_curves(
-            pattern, statistic, setting, null, n_simulations, seed, n_jobs
+            pattern, statistic, setting, pairs, n_simulations, seed, n_jobs
         )
     else:
         simulated = _simulated_curves(
@@ -282,10 +289,6 @@ def curve_test(
         off = np.eye(pattern.n_types, dtype=bool)
         observed = np.where(off[..., None], np.nan, observed)
     return _judge(pattern, setting, statistic, null, observed, simulated)
-
-
-def _fits(pattern: Pattern, bins: Bins) -> bool:
-    return len(pattern) > 1 and PairList.count(pattern, bins) <= MAX_LISTED_PAIRS
 
 
 def _curve(pattern: Pattern, statistic: str, setting: _Setting) -> Array:
@@ -318,25 +321,23 @@ def _drawn_curve(drawn: Pattern, n_types: int, statistic: str, setting: _Setting
 
 
 def _relabelled_curves(
-    pattern: Pattern, statistic: str, setting: _Setting, null: str, n: int, seed: int, n_jobs: int
+    pattern: Pattern,
+    statistic: str,
+    setting: _Setting,
+    pairs: PairList,
+    n: int,
+    seed: int,
+    n_jobs: int,
 ) -> Array:
     """As ``_simulated_curves`` for relabellings: pairs and weights are found once."""
-    if null == "labelling":
-        flat = replace(pattern, strata=None)
-    else:
-        flat = pattern
-        if pattern.strata is None:
-            null_model(null).simulate(pattern, generator(seed))
-    pairs = PairList.of(flat, setting.bins)
     weights = None if setting.covariance is None else pairs.weights(setting.covariance)
-    dealt = Relabelling.of(
-        _sorted(flat, pairs), pairs.start, pairs.end, weights, pairs.slots, setting.bins.n + 1
-    )
+    placed = _sorted(pattern, pairs)
+    dealt = Relabelling.of(placed, pairs.start, pairs.end, weights, pairs.slots, setting.bins.n + 1)
     seeds = stream_seeds(seed, n)
 
     def work(part: slice) -> Array:
         half = dealt.sums(seeds[part])
-        return PAIR_CURVES[statistic](half + half.transpose(0, 2, 1, 3), flat, setting)
+        return PAIR_CURVES[statistic](half + half.transpose(0, 2, 1, 3), pattern, setting)
 
     return np.concatenate(spread(work, pieces(n, BATCH), n_jobs))
 

@@ -111,6 +111,18 @@ def cell_order(
 
 
 @kernel
+def corners(
+    table: NDArray[np.float64], a: np.uint64, row: np.uint64, ay: float, ax: float
+) -> float:
+    """Bilinear mean of the four values at ``a``, next to it, and a row further."""
+    one = np.uint64(1)
+    low = table[a] * (1.0 - ax) + table[a + one] * ax
+    high = table[a + row] * (1.0 - ax) + table[a + row + one] * ax
+    value: float = low * (1.0 - ay) + high * ay
+    return value
+
+
+@kernel
 def overlap_at(
     table: NDArray[np.float64],
     shape: tuple[int, int, int],
@@ -122,16 +134,14 @@ def overlap_at(
     iy, ix = np.int64(py), np.int64(px)
     ay, ax = py - iy, px - ix
     nx = shape[2]
-    value, az, start, planes = 0.0, 0.0, np.int64(0), 1
-    if shape[0] > 1:
-        start = np.int64(pz)
-        az, planes = pz - start, 2
-    for k in range(planes):
-        a = np.uint64(((start + k) * shape[1] + iy) * nx + ix)
-        b = np.uint64(a + np.uint64(nx))
-        low = table[a] * (1.0 - ax) + table[a + np.uint64(1)] * ax
-        high = table[b] * (1.0 - ax) + table[b + np.uint64(1)] * ax
-        value += (az if k else 1.0 - az) * (low * (1.0 - ay) + high * ay)
+    if shape[0] == 1:
+        return corners(table, np.uint64(iy * nx + ix), np.uint64(nx), ay, ax)
+    start = np.int64(pz)
+    az = pz - start
+    a = np.uint64((start * shape[1] + iy) * nx + ix)
+    near = corners(table, a, np.uint64(nx), ay, ax)
+    far = corners(table, a + np.uint64(shape[1] * nx), np.uint64(nx), ay, ax)
+    value: float = near * (1.0 - az) + far * az
     return value
 
 

@@ -142,19 +142,17 @@ class PairList:
     end: NDArray[np.int32]
     slots: NDArray[np.int32]
 
-    @staticmethod
-    def count(pattern: Pattern, bins: Bins) -> int:
-        """How many pairs there are, without listing them."""
-        none = np.empty(0, np.int32)
-        grid = Grid.of(pattern.at, bins.reach)
-        return int(_listed(grid, bins, none, none, none))
-
     @classmethod
-    def of(cls, pattern: Pattern, bins: Bins) -> PairList:
-        """List the pairs of a pattern; memory grows with their number."""
+    def of(cls, pattern: Pattern, bins: Bins, limit: int | None = None) -> PairList | None:
+        """List the pairs of a pattern; None where there are more than ``limit``.
+
+        Memory: 12 bytes per pair.
+        """
         grid = Grid.of(pattern.at, bins.reach)
         none = np.empty(0, np.int32)
         m = _listed(grid, bins, none, none, none)
+        if limit is not None and m > limit:
+            return None
         start, end, slots = (np.empty(m, np.int32) for _ in range(3))
         _listed(grid, bins, start, end, slots)
         return cls(grid, start, end, slots)

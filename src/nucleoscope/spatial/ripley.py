@@ -199,6 +199,7 @@ class _Ends:
     @classmethod
     def of(cls, pattern: Pattern, bins: Bins) -> _Ends:
         once = PairList.of(pattern, bins)
+        assert once is not None  # noqa: S101  no limit was set
         i, j = np.concatenate([once.i, once.j]), np.concatenate([once.j, once.i])
         codes = pattern.codes.astype(np.int64)
         distance = np.sqrt(((pattern.at[i] - pattern.at[j]) ** 2).sum(axis=1))

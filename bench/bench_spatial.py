@@ -1,0 +1,424 @@
+"""Spatial statistics beside squidpy: same input, one run, interleaved, equality checked.
+
+    python bench/bench_spatial.py [--quick] [--peer-python PATH] [--data CSV] [--only NAME ...]
+
+``--peer-python`` is a Python with ``squidpy>=1.8.2`` and ``spatialdata>=0.7.3``; without it only
+our own figures are printed. Every measurement is a process of its own on one core: it warms up on a
+small input (compilation), then runs once and reports wall time, CPU time and how far the peak of
+its memory rose. Nothing is written outside a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+N_TYPES = 10
+ONE_CORE = dict.fromkeys(
+    ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+#: Distances are in px at this density, so that 200 px hold about 75 nuclei (speed.md's setting).
+DENSITY = 1e6 / 40_900**2
+
+
+def nuclei(n: int, seed: int = 0, *, clustered: bool = True) -> dict[str, Any]:
+    """Nuclei of ten types in a square, half of them in clusters with a favourite type."""
+    rng = np.random.default_rng(seed)
+    side = float(np.sqrt(n / DENSITY))
+    if not clustered:
+        codes = rng.integers(0, N_TYPES, n)
+        return {"at": rng.random((n, 2)) * side, "codes": codes, "side": side}
+    centres = rng.random((max(n // 100, 5), 2)) * side
+    own = rng.integers(0, len(centres), n // 2)
+    close = centres[own] + rng.normal(0, 60, (n // 2, 2))
+    at = np.concatenate([np.mod(close, side), rng.random((n - n // 2, 2)) * side])
+    favourite = rng.integers(0, N_TYPES, len(centres))
+    codes = rng.integers(0, N_TYPES, n)
+    keeps = rng.random(n // 2) < 0.4
+    codes[: n // 2][keeps] = favourite[own][keeps]
+    order = rng.permutation(n)
+    return {"at": at[order], "codes": codes[order], "side": side}
+
+
+def our_pattern(data: dict[str, Any]) -> Any:
+    from nucleoscope.spatial import Pattern, Window
+
+    window = Window.box((0, 0), (data["side"], data["side"]), unit="px")
+    names = tuple(f"t{i}" for i in range(N_TYPES))
+    return Pattern(data["at"], data["codes"], names, "px", window=window)
+
+
+def our_graph(data: dict[str, Any]) -> Any:
+    from nucleoscope.spatial import Graph
+
+    return Graph(data["indptr"], data["indices"], data["lengths"])
+
+
+def ours(task: str, data: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    from nucleoscope import spatial
+    from nucleoscope.spatial.enrichment import permuted_sums
+
+    pattern = our_pattern(data)
+    if task == "delaunay":
+
+        def run() -> dict[str, Any]:
+            graph = spatial.delaunay(pattern)
+            return {"indptr": graph.indptr, "indices": graph.indices}
+
+    elif task == "enrichment":
+        graph = our_graph(data)
+
+        def run() -> dict[str, Any]:
+            found = spatial.enrichment(graph, pattern)
+            return {"z": found.z, "counts": found.counts}
+
+    elif task == "permutations":
+        graph = our_graph(data)
+
+        def run() -> dict[str, Any]:
+            sums = permuted_sums(graph, pattern, int(data["n_perms"]))
+            counts = spatial.edge_sums(graph, pattern)
+            return {"z": (counts - sums.mean(axis=0)) / sums.std(axis=0), "counts": counts}
+
+    elif task == "co_occurrence":
+        bins = spatial.Bins(float(data["high"]), int(data["n_radii"]) - 1, float(data["low"]))
+
+        def run() -> dict[str, Any]:
+            return {"ratio": spatial.co_occurrence(pattern, bins).ratio}
+
+    elif task in ("envelope", "envelope csr"):
+        bins = spatial.Bins(float(data["reach"]), 49)
+        null = "csr" if task.endswith("csr") else "labelling"
+
+        def run() -> dict[str, Any]:
+            n = int(data["n_simulations"])
+            found = spatial.curve_test(pattern, bins, null=null, n_simulations=n)
+            plain = spatial.cross_k(pattern, bins, correction="none").k
+            return {"p": found.p, "plain": np.stack([plain[i, i] for i in range(N_TYPES)])}
+
+    else:
+        bins = spatial.Bins(200.0, 50)
+        correction = {"cross-k": "translation", "cross-k uncorrected": "none"}[task]
+
+        def run() -> dict[str, Any]:
+            return {"k": spatial.cross_k(pattern, bins, correction=correction).k}
+
+    return run
+
+
+def squidpys(task: str, data: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    import anndata
+    import pandas as pd
+    import squidpy
+    from scipy.sparse import csr_matrix
+
+    n = len(data["at"])
+    names = [f"t{i}" for i in range(N_TYPES)]
+    types = pd.Categorical.from_codes(data["codes"], names)
+    obs = pd.DataFrame({"type": types}, index=[str(i) for i in range(n)])
+    adata = anndata.AnnData(obs=obs)
+    adata.obsm["spatial"] = np.asarray(data["at"])
+    if "indptr" in data:
+        ones = np.ones(len(data["indices"]))
+        graph = csr_matrix((ones, data["indices"], data["indptr"]), shape=(n, n))
+        adata.obsp["spatial_connectivities"] = graph
+    if task == "delaunay":
+
+        def run() -> dict[str, Any]:
+            found = squidpy.gr.spatial_neighbors(
+                adata, coord_type="generic", delaunay=True, copy=True
+            )
+            graph = csr_matrix(found[0])
+            graph.sort_indices()
+            return {"indptr": graph.indptr, "indices": graph.indices}
+
+    elif task in ("enrichment", "permutations"):
+
+        def run() -> dict[str, Any]:
+            found = squidpy.gr.nhood_enrichment(
+                adata, "type", n_perms=int(data["n_perms"]), seed=0, copy=True, n_jobs=1,
+                show_progress_bar=False,
+            )  # fmt: skip
+            return {"z": found.zscore, "counts": found.counts}
+
+    elif task == "co_occurrence":
+        interval = np.linspace(float(data["low"]), float(data["high"]), int(data["n_radii"]))
+
+        def run() -> dict[str, Any]:
+            return {
+                "ratio": squidpy.gr.co_occurrence(adata, "type", interval=interval, copy=True)[0]
+            }
+
+    else:
+
+        def run() -> dict[str, Any]:
+            found = squidpy.gr.ripley(
+                adata, "type", mode="L", n_simulations=int(data["n_simulations"]),
+                max_dist=float(data["reach"]), n_steps=50, seed=0, copy=True,
+            )  # fmt: skip
+            stat = found["L_stat"].pivot(index="bins", columns="type", values="stats")
+            return {"l": stat.to_numpy().T}
+
+    return run
+
+
+def peak_mb() -> float:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def worker(side: str, task: str, folder: str) -> None:
+    import warnings
+
+    warnings.simplefilter("ignore")
+    build = ours if side == "ours" else squidpys
+    build(task, dict(np.load(Path(folder) / "small.npz")))()
+    run = build(task, dict(np.load(Path(folder) / "data.npz")))
+    before, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()
+    found = run()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    np.savez(Path(folder) / f"{side}.npz", **found)
+    print(json.dumps({"wall": wall, "cpu": cpu, "mb": peak_mb() - before}))
+
+
+@dataclass
+class Case:
+    """One comparison: what to run on what, how to check it, and the goal."""
+
+    name: str
+    task: str
+    data: dict[str, Any]
+    check: Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], str]
+    goal: str = ""
+    repeats: int = 3
+    peer_repeats: int = 3
+
+
+def measure(python: str, side: str, task: str, folder: Path) -> dict[str, float]:
+    command = [python, str(Path(__file__).resolve()), "--worker", side, task, str(folder)]
+    done = subprocess.run(
+        command, env=os.environ | ONE_CORE, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{side} {task} failed:\n{done.stderr[-2000:]}")
+    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
+
+
+def best(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {key: min(run[key] for run in runs) for key in runs[0]}
+
+
+def compare(case: Case, peer_python: str | None) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / "data.npz", **case.data)
+        np.savez(folder / "small.npz", **small_like(case.data))
+        mine, peers = [], []
+        for turn in range(max(case.repeats, case.peer_repeats)):
+            if turn < case.repeats:
+                mine.append(measure(sys.executable, "ours", case.task, folder))
+            if peer_python and turn < case.peer_repeats:
+                peers.append(measure(peer_python, "squidpy", case.task, folder))
+        found = dict(np.load(folder / "ours.npz"))
+        a = best(mine)
+        row = f"| {case.name} | {a['wall']:.3f} s ({a['cpu']:.3f}) | {a['mb']:.0f} MB "
+        if not peers:
+            return f"{row}| - | - | - | {case.check(found, {}, case.data)} | {case.goal} |"
+        b = best(peers)
+        said = case.check(found, dict(np.load(folder / "squidpy.npz")), case.data)
+        times = f"{b['wall'] / a['wall']:.1f}x ({b['cpu'] / a['cpu']:.1f}x)"
+        return (
+            f"{row}| {b['wall']:.2f} s ({b['cpu']:.2f}) | {b['mb']:.0f} MB | {times} "
+            f"| {said} | {case.goal} |"
+        )
+
+
+def small_like(data: dict[str, Any]) -> dict[str, Any]:
+    """A small input with the same settings, for warming up."""
+    few = nuclei(400, seed=9)
+    few |= {
+        k: v for k, v in data.items() if k not in few and k not in ("indptr", "indices", "lengths")
+    }
+    if "n_perms" in data:
+        few["n_perms"] = 5
+    if "n_simulations" in data:
+        few["n_simulations"] = 19
+    return few | graph_of(few) if "indptr" in data else few
+
+
+def graph_of(data: dict[str, Any]) -> dict[str, Any]:
+    from nucleoscope.spatial import delaunay
+
+    graph = delaunay(our_pattern(data))
+    return {"indptr": graph.indptr, "indices": graph.indices, "lengths": graph.lengths}
+
+
+def same_edges(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any]) -> str:
+    if not peer:
+        return "-"
+    pairs = [
+        set(
+            zip(
+                np.repeat(np.arange(len(g["indptr"]) - 1), np.diff(g["indptr"])),
+                g["indices"],
+                strict=True,
+            )
+        )
+        for g in (mine, peer)
+    ]
+    return "edges equal" if pairs[0] == pairs[1] else f"{len(pairs[0] ^ pairs[1])} edges differ"
+
+
+def same_z(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any]) -> str:
+    if not peer:
+        return "-"
+    counts = "counts equal" if np.array_equal(mine["counts"], peer["counts"]) else "COUNTS DIFFER"
+    n = int(data["n_perms"])
+    error = np.sqrt(1 / n + mine["z"] ** 2 / (2 * n))
+    gaps = np.abs(mine["z"] - peer["z"]) / error
+    inside = "z within" if gaps.max() < 4.5 else "Z OUTSIDE"
+    return f"{counts}, {inside} Monte-Carlo error (worst {gaps.max():.1f} s.e.)"
+
+
+def same_ratio(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any]) -> str:
+    if not peer:
+        return f"{np.isfinite(mine['ratio']).mean():.0%} defined"
+    return f"largest difference {np.abs(mine['ratio'] - peer['ratio']).max():.1e}"
+
+
+def same_pairs(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any]) -> str:
+    """squidpy's L counts the same pairs; it scales them by the hull and by all nuclei."""
+    if not peer:
+        return "-"
+    from scipy.spatial import ConvexHull
+
+    n, area = len(data["at"]), float(data["side"]) ** 2
+    own = np.bincount(data["codes"], minlength=N_TYPES)
+    pairs = mine["plain"] * (own * (own - 1))[:, None] / area
+    theirs = np.pi * peer["l"][:, 1:] ** 2 * n * (n / ConvexHull(data["at"]).volume)
+    return f"pairs differ by {np.abs(pairs / theirs - 1).max():.0e}"
+
+
+def finite_k(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any]) -> str:
+    return "finite" if np.isfinite(mine["k"]).all() else "GAPS"
+
+
+def squidpy_interval(at: Any, n: int = 50) -> dict[str, float]:
+    """squidpy's default distances: evenly spaced up to half of the tissue."""
+    total = at.sum(axis=1)
+    low, second = at[np.argpartition(total, 2)[:2]]
+    high = float(np.linalg.norm(low - at[total.argmax()]) / 2)
+    return {"low": float(np.linalg.norm(low - second)), "high": high, "n_radii": n}
+
+
+def half_z(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any]) -> str:
+    """Both z come from permutations, so both err."""
+    return same_z(mine, peer, data | {"n_perms": data["n_perms"] / 2})
+
+
+def side_by_side(n: int, quick: bool) -> list[Case]:
+    data = nuclei(n)
+    graphed = data | graph_of(data) | {"n_perms": 100 if quick else 1000}
+    radii = data | squidpy_interval(data["at"])
+    curves = data | {"n_simulations": 19 if quick else 99, "reach": 200.0}
+    reps = (1, 1) if quick else (3, 1 if n > 50_000 else 3)
+    size = f"{n // 1000}k"
+    perms = f"{graphed['n_perms']} permutations"
+    sims = f"{curves['n_simulations']} simulations, {size}"
+    k = "cross-K 10 x 10 to 200 px, translation, envelope"
+    cases = [
+        Case(f"Delaunay graph {size}", "delaunay", data, same_edges, "", *reps),
+        Case(f"enrichment z, closed form, against {perms}, {size}", "enrichment", graphed, same_z,
+             "G6a 1,000x at 1000", *reps),
+        Case(f"enrichment, {perms} on both sides, {size}", "permutations", graphed, half_z,
+             "G6a 5x", *reps),
+        Case(f"co-occurrence, squidpy's 50 radii, {size}", "co_occurrence", radii, same_ratio,
+             "G6b 10x at 20k", reps[0], 1),
+        Case(f"{k}, relabelling, {sims}", "envelope", curves, same_pairs, "G6c 50x", *reps),
+        Case(f"{k}, CSR, {sims}", "envelope csr", curves, same_pairs, "G6c 50x", *reps),
+    ]  # fmt: skip
+    return [c for c in cases if not (quick and n > 50_000 and c.task == "co_occurrence")]
+
+
+def alone(n: int, quick: bool) -> list[Case]:
+    data, reps, size = nuclei(n, clustered=False), 1 if quick else 3, f"{n / 1e6:g}M"
+    graphed = data | graph_of(data) | {"n_perms": 1000}
+    radii = data | squidpy_interval(data["at"])
+    k = "cross-K 10 x 10 to 200 px"
+    return [
+        Case(f"Delaunay graph {size}", "delaunay", data, same_edges, "", 1),
+        Case(f"enrichment z {size}", "enrichment", graphed, same_z, "", reps),
+        Case(f"{k}, no correction, {size}", "cross-k uncorrected", data, finite_k, "G6b 0.6 s",
+             reps),
+        Case(f"{k}, translation, {size}", "cross-k", data, finite_k, "G6b 0.6 s", reps),
+        Case(f"co-occurrence, squidpy's 50 radii, {size}", "co_occurrence", radii, same_ratio,
+             "G6b 5 s, 1 GB", reps),
+    ]  # fmt: skip
+
+
+def real(path: Path, quick: bool) -> list[Case]:
+    """Real coordinates: 9,711 cells of a multiplexed tissue section, types by their marker."""
+    import pandas as pd
+
+    frame = pd.read_csv(path)
+    at = frame[["Y_centroid", "X_centroid"]].to_numpy()
+    markers = ["CD57", "CD45", "CD11B", "SMA", "CD16", "ECAD", "FOXP3", "NCAM", "ELANE"]
+    rank = frame[markers].rank(pct=True)
+    codes = np.where(rank.max(axis=1) > 0.9, rank.to_numpy().argmax(axis=1), N_TYPES - 1)
+    data = {"at": at - at.min(axis=0), "codes": codes, "side": float(np.ptp(at, axis=0).max())}
+    perms = {"n_perms": 1000 if quick else 10_000}
+    return [
+        Case(f"enrichment z, real cells, against {perms['n_perms']} permutations", "enrichment",
+             data | graph_of(data) | perms, same_z, "agreement", 1, 1),
+        Case("co-occurrence, real cells", "co_occurrence", data | squidpy_interval(data["at"]),
+             same_ratio, "agreement", 1, 1),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="smaller inputs, one repeat")
+    parser.add_argument("--peer-python", help="a Python with squidpy")
+    parser.add_argument("--only", nargs="*", help="run the cases whose name holds one of these")
+    parser.add_argument("--no-million", action="store_true", help="leave out the million nuclei")
+    parser.add_argument("--data", type=Path, help="a CSV with Y_centroid, X_centroid and markers")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        worker(*args.worker)
+        return
+    print(
+        "| what | ours: wall (CPU) | memory | squidpy: wall (CPU) | memory | ratio | check | goal |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    makers: list[tuple[Callable[[], list[Case]], str | None]] = [
+        (lambda: side_by_side(20_000, args.quick), args.peer_python),
+        (lambda: side_by_side(100_000, args.quick), args.peer_python),
+    ]
+    if args.data:
+        makers.append((lambda: real(args.data, args.quick), args.peer_python))
+    if not args.no_million:
+        makers.append((lambda: alone(200_000 if args.quick else 1_000_000, args.quick), None))
+    for make, peer in makers:
+        for case in make():
+            if not args.only or any(word in case.name for word in args.only):
+                print(compare(case, peer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
