@@ -33,6 +33,7 @@ from nucleoscope.nuclei.classical import classical_maps
 from nucleoscope.nuclei.markers import marker_evidence, sigmoid
 from nucleoscope.nuclei.measure import measure
 from nucleoscope.nuclei.peaks import Peaks, find_peaks, grow
+from nucleoscope.supervision.pseudo import nuclei_channel
 
 #: Side of the part of a window that is kept, in pixels.
 CORE = 2048
@@ -47,6 +48,11 @@ def has_amx() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware, about 4 times faster then."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())
+
+
+def accelerators() -> dict[str, bool]:
+    """What can make the network faster here."""
+    return {"cuda": torch.cuda.is_available(), "bfloat16 in hardware": has_amx()}
 
 
 def fused(network: Network) -> Network:
@@ -199,7 +205,8 @@ def maps_of(model: Model, volume: Volume, **options: object) -> StackMaps:
     """The maps of a model for a volume with the model's channels."""
     config = model.config
     if model.network is None:
-        return classical_maps(volume.data[-1], config.radius_px, config.slice_px)
+        stain = nuclei_channel(volume) if volume.is_rgb else volume.data[-1]
+        return classical_maps(stain, config.radius_px, config.slice_px)
     return predict(model.network, volume, radius=config.radius_px, **options)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,275 @@
+"""Working point, marker rules and calibration: planted answers are found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nucleoscope.data.maps import UNLABELLED, StackMaps
+from nucleoscope.data.volume import Volume
+from nucleoscope.learn.feed import Lesson
+from nucleoscope.learn.fit import (
+    THRESHOLDS,
+    VALLEYS,
+    Seen,
+    Typed,
+    detection_f1,
+    f1,
+    fit_marker,
+    look,
+    platt,
+    typed_detections,
+    working_point,
+)
+from nucleoscope.learn.model import Model, ModelConfig
+from nucleoscope.nuclei.markers import FEATURES, Evidence, sigmoid
+
+CONFIG = ModelConfig(
+    recipe="x", nuclei="DAPI", markers=("LT",), types=("negative", "positive"),
+    radius_px=4.0, threshold=0.35, valley=0.9, slice_px=3.0,
+)  # fmt: skip
+SHAPE = (3, 60, 60)
+TRUE = np.array([[1, y, x] for y in (10, 30, 50) for x in (10, 30, 50)], float)
+
+
+def bump(maps: StackMaps, centre: NDArray[np.float64], height: float) -> None:
+    z, y, x = np.indices(maps.centre.shape)
+    r2 = (z - centre[0]) ** 2 / 0.6 + ((y - centre[1]) ** 2 + (x - centre[2]) ** 2) / 3
+    np.maximum(maps.centre, (height * np.exp(-0.5 * r2)).astype(np.float32), out=maps.centre)
+    maps.foreground[
+        ((z - centre[0]) ** 2 * 9 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2) < 16
+    ] = 1
+
+
+def seen(
+    heights: list[float],
+    false: list[float] | None = None,
+    *,
+    types: list[int] | None = None,
+    outside: int = 0,
+) -> Seen:
+    """Nine true nuclei of given heights, false ones between them, the last few not taught."""
+    maps = StackMaps.blank(SHAPE, 1, n_types=0)
+    for centre, height in zip(TRUE, heights, strict=True):
+        bump(maps, centre, height)
+    for i, height in enumerate(false or []):
+        bump(maps, np.array([1, 20, 10 + 10 * i]), height)
+    volume = Volume(np.zeros((2, *SHAPE), np.uint8), ("LT", "DAPI"))
+    labels = np.array(types if types is not None else [i % 2 for i in range(9)])[:, None]
+    marked = np.zeros(SHAPE, np.uint8)
+    for centre, kind in zip(TRUE.astype(int), labels[:, 0], strict=True):
+        if kind == 1:
+            marked[:, centre[1] - 4 : centre[1] + 5, centre[2] - 4 : centre[2] + 5] = 200
+    volume = replace(volume, data=np.stack([marked, (maps.foreground * 180).astype(np.uint8)]))
+    foreground = np.zeros(SHAPE, np.uint8)
+    taught = np.ones(9, bool)
+    if outside:
+        taught[-outside:] = False
+        foreground[:, 41:] = UNLABELLED
+    lesson = Lesson(
+        volume, np.zeros(SHAPE, np.int32), foreground, TRUE.copy(), labels.astype(np.int64), taught
+    )
+    return Seen(lesson, maps)
+
+
+# ---------------------------------------------------------------- working point
+
+
+def test_f1_of_counts() -> None:
+    assert f1((3, 4, 5)) == pytest.approx(6 / 9)
+    assert f1((0, 0, 0)) == 1.0
+    assert f1((0, 5, 0)) == 0.0
+
+
+def test_everything_found_and_nothing_else_is_one() -> None:
+    assert detection_f1([seen([0.9] * 9)], CONFIG) == 1.0
+
+
+def test_images_are_pooled_not_averaged() -> None:
+    good, bad = seen([0.9] * 9), seen([0.1] * 9)
+    assert detection_f1([good, bad], CONFIG) == pytest.approx(2 * 9 / (9 + 18))
+
+
+def test_only_the_taught_part_of_an_image_counts() -> None:
+    partial = seen([0.9] * 6 + [0.1] * 3, outside=3)
+    assert detection_f1([partial], CONFIG) == 1.0
+    assert detection_f1([seen([0.9] * 9, outside=3)], CONFIG) == 1.0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.42), (0.32, 0.64), (0.5, 0.9)])
+def test_the_threshold_between_true_and_false_is_chosen(low: float, high: float) -> None:
+    one = seen([high] * 9, [low] * 5)
+    # Peaks are smoothed a little before they are measured.
+    chosen = working_point([one], CONFIG)
+    assert detection_f1([one], chosen) == 1.0
+    assert 0.7 * low < chosen.threshold < high
+    assert chosen.threshold in THRESHOLDS
+    assert chosen.valley in VALLEYS
+
+
+def test_the_point_is_no_worse_than_any_other_by_more_than_smoothing_allows() -> None:
+    rng = np.random.default_rng(0)
+    one = seen(rng.uniform(0.3, 0.9, 9).tolist(), rng.uniform(0.1, 0.6, 5).tolist())
+    scores = {
+        (t, v): detection_f1([one], CONFIG.model_copy(update={"threshold": t, "valley": v}))
+        for t in THRESHOLDS
+        for v in VALLEYS
+    }
+    chosen = working_point([one], CONFIG)
+    assert scores[chosen.threshold, chosen.valley] >= max(scores.values()) - 0.12
+
+
+def test_of_equals_the_configured_point_stays() -> None:
+    for threshold in (0.3, 0.45):
+        start = CONFIG.model_copy(update={"threshold": threshold, "valley": 0.8})
+        chosen = working_point([seen([0.95] * 9)], start)
+        assert (chosen.threshold, chosen.valley) == (threshold, 0.8)
+
+
+def test_a_valley_that_keeps_long_nuclei_whole_is_chosen() -> None:
+    one = seen([0.9] * 9)
+    for centre in TRUE:  # a second top on every nucleus, with a shallow valley between
+        bump(one.maps, np.add(centre, [0, 0, 4]), 0.85)
+        bump(one.maps, np.add(centre, [0, 0, 2]), 0.72)
+    strict = CONFIG.model_copy(update={"valley": 0.95})
+    assert detection_f1([one], strict) < 1.0
+    chosen = working_point([one], strict)
+    assert detection_f1([one], chosen) == 1.0
+
+
+def test_without_images_the_point_is_the_configured_one() -> None:
+    chosen = working_point([], CONFIG)
+    assert (chosen.threshold, chosen.valley) == (CONFIG.threshold, CONFIG.valley)
+
+
+def test_looking_gives_the_models_maps(instant: Model, lessons: list[Lesson]) -> None:
+    one, other = look(instant, lessons)
+    assert one.lesson is lessons[0]
+    assert one.maps.centre.shape == one.lesson.volume.shape
+    assert not np.array_equal(one.maps.centre, other.maps.centre)
+
+
+# ---------------------------------------------------------------- calibration
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), slope=st.floats(0.4, 2.5), offset=st.floats(-1.5, 1.5))
+def test_a_known_calibration_is_recovered(seed: int, slope: float, offset: float) -> None:
+    rng = np.random.default_rng(seed)
+    logit = rng.uniform(-4, 4, 6000)
+    positive = rng.random(6000) < sigmoid(slope * logit + offset)
+    found = platt(logit, positive)
+    assert found[0] == pytest.approx(slope, rel=0.2, abs=0.05)
+    assert found[1] == pytest.approx(offset, abs=0.25)
+
+
+def slow_loss(theta: tuple[float, float], logit: list[float], positive: list[bool]) -> float:
+    """Negative log likelihood with the prior of ten nuclei."""
+    total = 5.0 * (theta[0] - 1) ** 2 + 1.25 * theta[1] ** 2
+    for x, y in zip(logit, positive, strict=True):
+        odds = theta[0] * x + theta[1]
+        total += float(np.logaddexp(0, -odds if y else odds))
+    return total
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 30))
+def test_the_fit_is_the_minimum_of_its_loss(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    logit, positive = rng.normal(0, 3, n), rng.random(n) < 0.5
+    found = platt(logit, positive)
+    if found[0] <= 0.05:
+        return
+    best = slow_loss(found, logit.tolist(), positive.tolist())
+    for step in ((0.02, 0), (-0.02, 0), (0, 0.02), (0, -0.02)):
+        near = (found[0] + step[0], found[1] + step[1])
+        assert slow_loss(near, logit.tolist(), positive.tolist()) >= best
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_few_nuclei_of_one_type_bend_little(value: bool) -> None:
+    slope, offset = platt(np.array([1.0, 2.0, -1.0]), np.full(3, value))
+    assert 0.5 < slope < 1.5
+    assert abs(offset) < 1
+
+
+def test_no_nuclei_change_nothing() -> None:
+    assert platt(np.zeros(0), np.zeros(0, bool)) == (1.0, 0.0)
+
+
+def test_a_logit_that_points_the_wrong_way_is_never_followed() -> None:
+    logit = np.linspace(-8, 8, 400)
+    slope, _ = platt(logit, logit < 0)
+    assert slope == pytest.approx(0.05)
+
+
+# ---------------------------------------------------------------- marker rules
+
+
+def evidence_of(n: int, seed: int = 0) -> Typed:
+    rng = np.random.default_rng(seed)
+    values = rng.random((n, len(FEATURES)))
+    positive = values[:, FEATURES.index("mean")] > 0.5
+    return Typed(values, np.where(positive, 3.0, -3.0) + rng.normal(0, 1, n), positive)
+
+
+def test_the_rule_tells_the_types_apart() -> None:
+    taught, held_out = evidence_of(300), evidence_of(40, 1)
+    for judge in (None, held_out):
+        spec = fit_marker(taught, judge, has_network=False)
+        assert spec.network_share == 0.0
+        rows = Evidence(np.arange(40), held_out.evidence, np.zeros((40, 1)))
+        odds = spec.slope * spec.rule().logit(rows) + spec.offset
+        assert ((odds > 0) == held_out.positive).mean() > 0.85
+
+
+def test_a_network_has_half_the_say() -> None:
+    assert fit_marker(evidence_of(30), None, has_network=True).network_share == 0.5
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_one_type_alone_falls_back_on_the_overlap(value: bool) -> None:
+    taught = replace(evidence_of(20), positive=np.full(20, value))
+    spec = fit_marker(taught, None, has_network=True)
+    assert (spec.slope, spec.offset) == (1.0, 0.0)
+    rows = np.zeros((2, len(FEATURES)))
+    rows[1, FEATURES.index("best_overlap")] = 1.0
+    odds = spec.rule().logit(Evidence(np.arange(2), rows, np.zeros((2, 1))))
+    assert odds[0] < 0 < odds[1]
+    used = [f for f, w in zip(FEATURES, spec.weights, strict=True) if w]
+    assert used == ["best_overlap"]
+
+
+def test_no_typed_nucleus_at_all_falls_back_too() -> None:
+    nothing = Typed(np.zeros((0, len(FEATURES))), np.zeros(0), np.zeros(0, bool))
+    spec = fit_marker(nothing, None, has_network=False)
+    assert (spec.slope, spec.offset, spec.bias) == (1.0, 0.0, -2.4)
+    assert fit_marker(nothing, nothing, has_network=True).network_share == 0.5
+
+
+def test_held_out_nuclei_judge_but_an_empty_jury_changes_nothing() -> None:
+    nothing = Typed(np.zeros((0, len(FEATURES))), np.zeros(0), np.zeros(0, bool))
+    spec = fit_marker(evidence_of(30), nothing, has_network=False)
+    assert (spec.slope, spec.offset) == (1.0, 0.0)
+
+
+def test_detections_take_the_type_of_their_click() -> None:
+    kinds = [0, 1, -1, 1, 0, 1, -1, 0, 1]
+    one = seen([0.9] * 8 + [0.1], [0.9], types=kinds)
+    found = typed_detections([one], CONFIG, 0)
+    # Two are untyped and one was not found; the false one belongs to no click.
+    assert len(found.positive) == 6
+    assert sorted(found.positive.tolist()) == sorted([False, True, True, False, True, False])
+    mean = found.evidence[:, FEATURES.index("mean")]
+    assert (mean[found.positive] > mean[~found.positive].max()).all()
+    assert not found.logit.any()
+
+
+def test_detections_of_several_images_are_joined() -> None:
+    one = seen([0.9] * 9)
+    assert len(typed_detections([one, one], CONFIG, 0).positive) == 18
