@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from nucleoscope import __version__
 from nucleoscope.data.points import Points
 from nucleoscope.data.volume import Volume
-from nucleoscope.errors import CallError
+from nucleoscope.errors import CallError, NucleoscopeError
 from nucleoscope.flow.inputs import (
+    REGION_SUFFIXES,
     Example,
     Image,
     Reading,
@@ -31,6 +34,7 @@ from nucleoscope.flow.progress import bar
 from nucleoscope.flow.run import Run, hash_of
 from nucleoscope.flow.scale import run_all, shard
 from nucleoscope.io import guard
+from nucleoscope.io.images import find_beside
 from nucleoscope.io.omezarr import write_labels
 from nucleoscope.io.tables import write_table
 from nucleoscope.learn.feed import Lesson, make_lesson
@@ -114,6 +118,7 @@ def train(
     if steps is not None:
         chosen = replace(chosen, steps=steps)
     folder = Path(output)
+    _check_checkpoint(folder, resume=resume, overwrite=overwrite)
     _check_output(folder, resume=resume, overwrite=overwrite)
     many = as_images(images)
     clicks = one_per_image(points, many, "points")
@@ -130,6 +135,7 @@ def train(
         minutes=minutes, seed=seed, checkpoint=folder / CHECKPOINT, resume=resume, device=device
     )
     folder.mkdir(parents=True, exist_ok=True)
+    guard.sweep_stale_temps(folder)
     with bar("training", quiet=quiet) as tell:
         model = train_model(
             lessons, config, chosen, settings, report=lambda p: tell(p.fraction, _note(p))
@@ -148,6 +154,16 @@ def _finite(value: float) -> float | None:
 def _note(progress: Progress) -> str:
     f1 = "" if progress.held_out_f1 is None else f"  held-out F1 {progress.held_out_f1:.3f}"
     return f"step {progress.step}  loss {progress.loss:.3f}{f1}"
+
+
+def _check_checkpoint(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to resume in a folder whose files are not those of an unfinished training."""
+    if not resume or overwrite or not folder.is_dir():
+        return
+    if any(folder.iterdir()) and not (folder / CHECKPOINT).is_file():
+        raise CallError(
+            f"{folder}: it holds no checkpoint to go on from; give another folder, or --overwrite."
+        )
 
 
 def _check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -250,6 +266,8 @@ class _Task:
     nuclei_only: bool
     radius_um: float | None
     resume: bool
+    nuclei: str | int | None
+    marker: tuple[str | int, ...]
 
 
 def detect(
@@ -264,6 +282,8 @@ def detect(
     resume: bool = False,
     nuclei_only: bool = False,
     nucleus_radius: float | None = None,
+    nuclei: str | int | None = None,
+    marker: Sequence[str | int] = (),
     axes: str | None = None,
     spacing: Spacing | None = None,
     device: str = "cpu",
@@ -294,6 +314,9 @@ def detect(
         Look at the nuclear channel only: for images without the model's markers.
     nucleus_radius
         Typical nucleus radius in um, where it differs from the training images'.
+    nuclei, marker
+        Channels of these images, where they are called otherwise than in the training images;
+        markers in the model's order.
 
     Returns
     -------
@@ -312,7 +335,22 @@ def detect(
     if output is None:
         loaded = model if isinstance(model, Model) else load_model(model)
         return [
-            _detect_one(loaded, image, outline, reading, device, nuclei_only, nucleus_radius)[0]
+            _detect_one(
+                loaded,
+                _Task(
+                    image,
+                    outline,
+                    Path(),
+                    Path(),
+                    reading,
+                    device,
+                    nuclei_only,
+                    nucleus_radius,
+                    False,
+                    nuclei,
+                    tuple(marker),
+                ),
+            )[0]
             for image, outline in zip(many, outlines, strict=True)
         ]
     folder = Path(output)
@@ -325,7 +363,7 @@ def detect(
     tasks = [
         _Task(
             image, outline, Path(model), folder, reading, device, nuclei_only, nucleus_radius,
-            resume,
+            resume, nuclei, tuple(marker),
         )
         for image, outline in zip(many, outlines, strict=True)
     ]  # fmt: skip
@@ -360,7 +398,9 @@ def _finish(run: Run, folder: Path, shard_of: str | None) -> None:
     if all(part.is_file() for part in parts):
         for part in parts:
             if part.name != f"run.{k}-of-{n}.json":
-                run.inputs += guard.read_json(part)["inputs"]
+                other = guard.read_json(part)
+                run.inputs += other["inputs"]
+                run.figures["failed"] |= other["figures"]["failed"]
         run.inputs.sort(key=lambda entry: str(entry["name"]))
         run.figures["images"] = len(run.inputs)
         run.figures["nuclei"] = sum(int(entry["nuclei"]) for entry in run.inputs)
@@ -377,10 +417,7 @@ def _detect_to_files(task: _Task, tell: Any = None) -> dict[str, Any]:
         if kept is not None:
             return kept
     report = None if tell is None else (lambda done, n: tell(0.9 * done / n, name))
-    found, files, notes = _detect_one(
-        load_model(task.model), task.image, task.roi, task.reading, task.device,
-        task.nuclei_only, task.radius_um, progress=report,
-    )  # fmt: skip
+    found, files, notes = _detect_one(load_model(task.model), task, report)
     place.mkdir(parents=True, exist_ok=True)
     (place / IMAGE_MANIFEST).unlink(missing_ok=True)
     write_table(found.table, place, overwrite=True)
@@ -399,15 +436,29 @@ def _detect_to_files(task: _Task, tell: Any = None) -> dict[str, Any]:
 def _stamp(task: _Task) -> dict[str, Any]:
     """What a result depends on: resume keeps it only while this is the same."""
     weights = task.model / "weights.safetensors"
+    roi = task.roi
+    if roi is None and not isinstance(task.image, Volume):
+        roi = find_beside(task.image, REGION_SUFFIXES)
     return {
-        "image": "" if isinstance(task.image, Volume) else hash_of(Path(task.image)),
+        "version": __version__,
+        "image": _image_hash(task.image),
         "model": hash_of(task.model / "model.json"),
         "weights": hash_of(weights) if weights.is_file() else "",
-        "roi": "" if task.roi is None else hash_of(Path(task.roi)),
+        "roi": "" if roi is None else hash_of(Path(roi)),
         "reading": repr(task.reading),
         "nuclei_only": task.nuclei_only,
         "radius_um": task.radius_um,
+        "nuclei": task.nuclei,
+        "marker": list(task.marker),
     }
+
+
+def _image_hash(image: Image) -> str:
+    """Hash of a file, or of a volume's pixels with what is said of them."""
+    if not isinstance(image, Volume):
+        return hash_of(Path(image))
+    told = repr((image.data.shape, str(image.data.dtype), image.channels, image.spacing))
+    return hashlib.sha256(told.encode() + np.ascontiguousarray(image.data).tobytes()).hexdigest()
 
 
 def _still_good(place: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
@@ -415,8 +466,11 @@ def _still_good(place: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
     manifest = place / IMAGE_MANIFEST
     if not manifest.is_file():
         return None
-    entry: dict[str, Any] = guard.read_json(manifest)
-    if entry.get("stamp") != stamp:
+    try:
+        entry: dict[str, Any] = guard.read_json(manifest)
+    except NucleoscopeError:  # damaged: done again
+        return None
+    if not isinstance(entry, dict) or entry.get("stamp") != stamp:
         return None
     same = all(
         (place / file).exists() and hash_of(place / file) == digest
@@ -426,23 +480,42 @@ def _still_good(place: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _detect_one(
-    model: Model,
-    image: Image,
-    roi: str | Path | None,
-    reading: Reading,
-    device: str,
-    nuclei_only: bool,
-    radius_um: float | None,
-    progress: Any = None,
+    model: Model, task: _Task, progress: Any = None
 ) -> tuple[Detection, dict[str, str], list[str]]:
     """Detect in one image; with the files it used and what its reader noted."""
-    volume = open_image(image, reading)
-    region, roi_file = region_for(image, roi, volume)
+    volume = open_image(task.image, task.reading)
+    region, roi_file = region_for(task.image, task.roi, volume)
     found = detect_volume(
-        model, volume, region=region, device=device, nuclei_only=nuclei_only,
-        nucleus_radius_um=radius_um, progress=progress,
+        model, _renamed(volume, model.config, task.nuclei, task.marker), region=region,
+        device=task.device, nuclei_only=task.nuclei_only, nucleus_radius_um=task.radius_um,
+        progress=progress,
     )  # fmt: skip
-    files = {} if isinstance(image, Volume) else {"path": str(image)}
+    files = {} if isinstance(task.image, Volume) else {"path": str(task.image)}
     if roi_file:
         files["roi"] = roi_file
     return found, files, list(volume.notes)
+
+
+def _renamed(
+    volume: Volume, config: ModelConfig, nuclei: str | int | None, marker: Sequence[str | int]
+) -> Volume:
+    """The volume with the channels named by the user called as the model calls them."""
+    if marker and len(marker) != len(config.markers):
+        raise CallError(
+            f"{len(marker)} markers named, but the model has {len(config.markers)}: "
+            f"{', '.join(config.markers)}."
+        )
+    roles = dict(zip(config.markers, marker, strict=False))
+    if nuclei is not None and config.nuclei is not None:
+        roles[config.nuclei] = nuclei
+    if not roles:
+        return volume
+    named = {volume.channel_index(channel): role for role, channel in roles.items()}
+    if len(named) != len(roles):
+        raise CallError("one channel cannot be two of the model's channels.")
+    # A channel that already has a role's name makes room for the one that was named.
+    names = [
+        named.get(i, f"{name} (unused)" if name in roles else name)
+        for i, name in enumerate(volume.channels)
+    ]
+    return replace(volume, channels=tuple(names))
