@@ -20,7 +20,7 @@ _HOMES = {
     "Points": "nucleoscope.data.points",
     "Region": "nucleoscope.data.region",
     "Volume": "nucleoscope.data.volume",
-    "demo": "nucleoscope.flow.demo",
+    "demo": "nucleoscope.showcase",
     "detect": "nucleoscope.flow.lecl",
     "doctor": "nucleoscope.flow.about",
     "evaluate": "nucleoscope.flow.evaluate",
@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from nucleoscope.data.volume import Volume
     from nucleoscope.errors import NucleoscopeError
     from nucleoscope.flow.about import doctor, info
-    from nucleoscope.flow.demo import demo
     from nucleoscope.flow.evaluate import evaluate
     from nucleoscope.flow.lecl import detect, train
     from nucleoscope.flow.project import project
@@ -77,6 +76,7 @@ if TYPE_CHECKING:
     from nucleoscope.io.points import read_points
     from nucleoscope.io.tables import read_table
     from nucleoscope.learn.model import load_model
+    from nucleoscope.showcase import demo
     from nucleoscope.simulator import simulate
     from nucleoscope.view.results import report
 

@@ -139,6 +139,12 @@ def detect(
     nucleus_radius: Annotated[
         float | None, typer.Option(help="Typical radius in um, where it differs.")
     ] = None,
+    nuclei: Annotated[
+        str | None, typer.Option(help="Nuclear channel here, where called otherwise.")
+    ] = None,
+    marker: Annotated[
+        list[str] | None, typer.Option(help="Marker channel here, where called otherwise.")
+    ] = None,
     axes: Axes = None,
     spacing: SpacingText = None,
     mpp: Mpp = None,
@@ -153,16 +159,19 @@ def detect(
 
     found = run(
         images, model, output, roi=roi, jobs=jobs, cluster=cluster, shard_of=shard, resume=resume,
-        nuclei_only=nuclei_only, nucleus_radius=nucleus_radius, axes=axes,
+        nuclei_only=nuclei_only, nucleus_radius=nucleus_radius, nuclei=nuclei,
+        marker=marker or [], axes=axes,
         spacing=_spacing(spacing, mpp), device=device, overwrite=overwrite, quiet=quiet or as_json,
     )  # fmt: skip
     assert isinstance(found, Found)  # noqa: S101  an output was given
     lines = [f"{name}: {count} nuclei" for name, count in found.counts.items()]
     facts = {"output": str(output), "nuclei": found.counts, "failed": found.failed}
-    _say("\n".join([*lines, f"results in {output}"]), facts, as_json=as_json, quiet=quiet)
+    if found.counts:
+        lines.append(f"results in {output}")
+    _say("\n".join(lines), facts, as_json=as_json, quiet=quiet or not (lines or as_json))
     if found.failed:
         for name, why in found.failed.items():
-            print(f"{name}: {why}", file=sys.stderr)
+            print(why if name in why else f"{name}: {why}", file=sys.stderr)
         raise typer.Exit(1 if found.counts or len(found.failed) > 1 else 3)
 
 
@@ -251,7 +260,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Run the whole story on small data; ends by printing the report's path."""
-    from nucleoscope.flow.demo import demo as run
+    from nucleoscope.showcase import demo as run
 
     print(run(output, minutes=minutes, quiet=quiet))
 

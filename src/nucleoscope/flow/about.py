@@ -46,9 +46,7 @@ def info(file: str | Path) -> dict[str, Any]:
 
 def doctor() -> dict[str, Any]:
     """Versions, cores, memory, disk, accelerators, installed extras, and the reading limits."""
-    import torch
-
-    from nucleoscope.learn.infer import has_amx
+    from nucleoscope.learn.infer import accelerators
 
     free = guard.available_memory()
     return {
@@ -57,8 +55,7 @@ def doctor() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory free": "unknown" if free is None else f"{free / 2**30:.1f} GiB",
         "disk free here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB",
-        "cuda": torch.cuda.is_available(),
-        "bfloat16 in hardware": has_amx(),
+        **accelerators(),
         **{
             f"extra {name}": "installed" if find_spec(module) else "not installed"
             for name, module in EXTRAS.items()

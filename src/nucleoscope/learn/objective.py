@@ -30,9 +30,9 @@ class Weights:
     """Weights of the terms."""
 
     centre: float = 10.0
-    offsets: float = 1.0
-    types: float = 1.0
-    pixel_types: float = 0.2
+    offsets: float = 0.5
+    types: float = 2.0
+    pixel_types: float = 0.05
     contrast: float = 0.1
 
 
