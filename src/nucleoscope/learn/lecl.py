@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from nucleoscope.data.points import Points
 from nucleoscope.errors import InputError
 from nucleoscope.learn.feed import Lesson
-from nucleoscope.learn.fit import detection_f1, fit_marker, look, typed_detections, working_point
+from nucleoscope.learn.fit import (
+    detection_f1,
+    fit_marker,
+    look,
+    network_alone,
+    typed_detections,
+    working_point,
+)
 from nucleoscope.learn.model import Model, ModelConfig, NetworkSpec
 from nucleoscope.learn.recipes import Recipe
 from nucleoscope.learn.train import Report, TrainSettings, train_network
@@ -58,7 +65,7 @@ def type_table(points: Points, markers: Sequence[str], classes: Sequence[str]) -
             if not named <= set(known):
                 allowed = "positive, negative" if len(markers) == 1 else "negative"
                 raise InputError(
-                    f"{points.name}: row {row + 1} has type {text!r}; expected {allowed} or "
+                    f"{points.name}: row {row + 1} has type {str(text)!r}; expected {allowed} or "
                     f"{' + '.join(markers)}."
                 )
             table[row] = [int(m in named) for m in known]
@@ -139,7 +146,9 @@ def _finished(
     # Without a network nothing was fitted yet, so every image may judge.
     config = working_point(judges if has_network and judges else seen + judges, model.config)
     rules = [
-        fit_marker(
+        network_alone()
+        if config.typing == "any_slice"
+        else fit_marker(
             typed_detections(seen, config, group),
             typed_detections(judges, config, group) if judges else None,
             has_network=has_network,
