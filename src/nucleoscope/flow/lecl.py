@@ -18,18 +18,16 @@ from nucleoscope.data.volume import Volume
 from nucleoscope.errors import CallError, NucleoscopeError
 from nucleoscope.flow.inputs import (
     REGION_SUFFIXES,
-    Example,
     Image,
     Reading,
     as_images,
-    marker_channels,
     name_of,
-    nuclear_channel,
     one_per_image,
     open_example,
     open_image,
     region_for,
 )
+from nucleoscope.flow.lessons import prepare
 from nucleoscope.flow.progress import bar
 from nucleoscope.flow.run import Run, hash_of
 from nucleoscope.flow.scale import run_all, shard
@@ -37,16 +35,13 @@ from nucleoscope.io import guard
 from nucleoscope.io.images import find_beside
 from nucleoscope.io.omezarr import write_labels
 from nucleoscope.io.tables import write_table
-from nucleoscope.learn.feed import Lesson, make_lesson
 from nucleoscope.learn.infer import Detection
 from nucleoscope.learn.infer import detect as detect_volume
-from nucleoscope.learn.lecl import train_model, type_table
+from nucleoscope.learn.lecl import train_model
 from nucleoscope.learn.model import Model, ModelConfig, load_model, save_model
-from nucleoscope.learn.recipes import Recipe
 from nucleoscope.learn.recipes import recipe as recipe_named
 from nucleoscope.learn.train import Progress, TrainSettings
-from nucleoscope.supervision import median_radius, pseudo_labels
-from nucleoscope.units import Spacing, z_step_px
+from nucleoscope.units import Spacing
 
 #: One slice step in pixels when the scale is unknown (the published constant).
 UNKNOWN_Z_STEP = 11.0
@@ -179,69 +174,6 @@ def _check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
 def _hashed(files: dict[str, str]) -> dict[str, Any]:
     """Files of an input with the hash of each."""
     return {**files, "sha256": {k: hash_of(Path(v)) for k, v in files.items()}}
-
-
-def prepare(
-    examples: Sequence[Example],
-    recipe: Recipe,
-    *,
-    nuclei: str | int | None = None,
-    marker: Sequence[str | int] = (),
-    quiet: bool = True,
-) -> tuple[ModelConfig, list[Lesson]]:
-    """Settle channels, types and scale, and make a lesson of every example."""
-    first = examples[0].volume
-    is_rgb = first.is_rgb
-    stain = None if is_rgb else nuclear_channel(first, nuclei)
-    types = sorted({str(t) for example in examples for t in example.points.types} - {""})
-    markers = () if is_rgb else marker_channels(first, stain or "", marker, bool(types))
-    classes = tuple(types) if is_rgb else (("negative", "positive") if markers else ())
-    channels = ("red", "green", "blue") if is_rgb else (*markers, stain or "")
-    lessons, radii = [], []
-    with bar("pseudo labels", quiet=quiet) as tell:
-        for i, example in enumerate(examples):
-            tell(i / len(examples), example.volume.name)
-            seen = example.volume.select(channels)
-            target = _nuclear_view(seen, stain)
-            taught = example.points
-            pseudo = pseudo_labels(
-                target, taught, nuclei=0, region=example.region, setting=recipe.supervision
-            )
-            inside = (
-                np.ones(len(taught), dtype=bool)
-                if example.region is None
-                else example.region.contains(taught.y, taught.x)
-            )
-            table = type_table(taught, markers, classes)
-            lessons.append(make_lesson(seen, pseudo, taught, table, inside))
-            step = z_step_px(seen.spacing, UNKNOWN_Z_STEP)
-            radii.append(median_radius(target.data[0], taught.zyx()[inside], step))
-    scales = [e.volume.spacing for e in examples if e.volume.spacing is not None]
-    scale = tuple(np.median(np.array(scales), axis=0).tolist()) if scales else None
-    spacing = (scale[0], scale[1], scale[2]) if scale is not None else None
-    config = ModelConfig(
-        recipe=recipe.name,
-        nuclei=stain,
-        markers=markers,
-        is_rgb=is_rgb,
-        types=classes,
-        spacing=spacing,
-        radius_px=float(np.median(radii)),
-        threshold=0.35,
-        valley=0.9,
-        slice_px=z_step_px(spacing, UNKNOWN_Z_STEP),
-        typing=recipe.typing,
-    )
-    return config, lessons
-
-
-def _nuclear_view(volume: Volume, stain: str | None) -> Volume:
-    """The channel the pseudo labels read: the stain, or of a colour image its darkness."""
-    if stain is not None:
-        return volume.select([stain])
-    density = 255 - volume.data.astype(np.float32).min(axis=0, keepdims=True)
-    dark = np.clip(density, 0, 255).astype(np.uint8)
-    return replace(volume, data=dark, channels=("darkness",), is_rgb=False)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from nucleoscope.data.points import Points
 from nucleoscope.data.volume import Volume
 from nucleoscope.learn.nets.light import with_neighbours
 from nucleoscope.learn.normalise import levels, normalise
+from nucleoscope.nuclei.hover import hover_targets
 from nucleoscope.seeds import generator
 
 Pixel = TypeVar("Pixel", bound=np.generic)
@@ -112,7 +113,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class FeedSettings:
-    """Geometry of the crops: side, network stride and margin, context and nucleus radius (px)."""
+    """Geometry of the crops: side, network stride and margin, context and nucleus radius (px).
+
+    With ``hover`` the offsets are those of HoVer-Net, per slice and scaled per nucleus.
+    """
 
     crop: int
     batch: int
@@ -120,6 +124,7 @@ class FeedSettings:
     context: int
     radius: float
     margin: int = 0
+    hover: bool = False
 
 
 class Feed:
@@ -196,7 +201,11 @@ def draw(
     centres[:, 1:] = (centres[:, 1:] + 0.5) / stride - 0.5
     radius = settings.radius / stride
     centre = bumps(instances.shape, centres[lesson.is_taught], radius)
-    offsets = offsets_to_centres(instances, centres, radius)
+    if settings.hover:
+        planes = hover_targets(instances).transpose(1, 0, 2, 3)
+        offsets = np.concatenate([planes, np.zeros_like(planes[:1])])
+    else:
+        offsets = offsets_to_centres(instances, centres, radius)
     return _turn(Crop(image, instances, foreground, centre, offsets, types), rng)
 
 

@@ -16,14 +16,14 @@ from nucleoscope.data.labels import Labels
 from nucleoscope.data.maps import StackMaps
 from nucleoscope.errors import InputError
 from nucleoscope.learn.feed import Lesson
-from nucleoscope.learn.infer import maps_of, network_logits, nuclei_from
+from nucleoscope.learn.infer import find_nuclei, maps_of, network_logits
 from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig
 from nucleoscope.metrics.detection import match_points
 from nucleoscope.nuclei.markers import FEATURES, Evidence, fit_learned, marker_evidence, sigmoid
 from nucleoscope.nuclei.peaks import Peaks, find_peaks
 
 #: Working points that are tried.
-THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 VALLEYS = (0.7, 0.8, 0.9, 0.95)
 #: A detection belongs to a click within this many nucleus radii and slices.
 MATCH_RADII, MATCH_SLICES = 2.0, 2.0
@@ -69,7 +69,10 @@ def detection_f1(seen: Sequence[Seen], config: ModelConfig) -> float:
     """Pooled detection F1 at the model's working point."""
     totals = np.zeros(3, dtype=int)
     for one in seen:
-        peaks = find_peaks(one.maps.centre, config.peak_settings(one.maps.stride))
+        if config.decode == "slices":
+            peaks = find_nuclei(one.maps, config, one.lesson.volume.shape)[1]
+        else:
+            peaks = find_peaks(one.maps.centre, config.peak_settings(one.maps.stride))
         totals += _hits(peaks, one, config.radius_px)
     return f1(tuple(totals.tolist()))
 
@@ -80,6 +83,8 @@ def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
     The score of a point is its own F1 and that of its neighbours on the grid, half weighted, so
     that a lucky spike is not chosen; of equals, the one nearest the configured point.
     """
+    if config.decode == "slices":
+        return config  # the published constants
     totals = np.zeros((len(THRESHOLDS), len(VALLEYS), 3), dtype=int)
     for (j, valley), one in product(enumerate(VALLEYS), seen):
         point = config.model_copy(update={"threshold": THRESHOLDS[0], "valley": valley})
@@ -121,8 +126,7 @@ def typed_detections(seen: Sequence[Seen], config: ModelConfig, group: int) -> T
 
 def _typed_of(seen: Seen, config: ModelConfig, group: int) -> Typed:
     lesson, stride = seen.lesson, seen.maps.stride
-    peaks = find_peaks(seen.maps.centre, config.peak_settings(stride))
-    labels = nuclei_from(seen.maps, peaks, config, lesson.volume.shape)
+    labels, peaks = find_nuclei(seen.maps, config, lesson.volume.shape)
     present = Labels(labels).ids()
     logits = network_logits(seen.maps, labels, len(peaks), config)[present - 1, group]
     evidence = marker_evidence(Labels(labels), lesson.volume.data[group], lesson.volume.data[-1])
@@ -136,6 +140,11 @@ def _typed_of(seen: Seen, config: ModelConfig, group: int) -> Typed:
         np.clip(logits[rows, 1] - logits[rows, 0], -8, 8),
         lesson.types[known][matching.truth_index, group] == 1,
     )
+
+
+def network_alone() -> MarkerSpec:
+    """The network's word for it, as in the paper."""
+    return MarkerSpec(weights=(0.0,) * len(FEATURES), bias=0.0, network_share=1.0)
 
 
 def fit_marker(taught: Typed, held_out: Typed | None, *, has_network: bool) -> MarkerSpec:

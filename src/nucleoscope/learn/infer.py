@@ -33,6 +33,7 @@ from nucleoscope.nuclei.classical import classical_maps
 from nucleoscope.nuclei.markers import marker_evidence, sigmoid
 from nucleoscope.nuclei.measure import measure
 from nucleoscope.nuclei.peaks import Peaks, find_peaks, grow
+from nucleoscope.nuclei.slices import nuclei_by_slice
 from nucleoscope.supervision.pseudo import nuclei_channel
 
 #: Side of the part of a window that is kept, in pixels.
@@ -74,6 +75,7 @@ def predict(
     volume: Volume,
     *,
     radius: float,
+    hover: bool = False,
     device: str = "cpu",
     core: int = CORE,
     progress: Progress | None = None,
@@ -88,6 +90,8 @@ def predict(
         The channels the network expects, in order, at the model's scale.
     radius
         Nucleus radius in pixels, the unit of the offsets.
+    hover
+        The offsets are HoVer-Net's HV maps and are kept as they are.
     core
         Side of the windows, in pixels; the answer does not depend on it (to float rounding).
 
@@ -106,7 +110,7 @@ def predict(
         for z, out in _slices(network, volume, window, context, device):
             if maps is None:
                 maps = StackMaps.blank((n_z, h, w), stride, n_types=out["nc"].shape[0])
-            _place(maps, out, z, window, stride, radius)
+            _place(maps, out, z, window, stride, 1.0 if hover else radius / stride)
             done += 1
             if progress is not None:
                 progress(done, n_z * len(windows))
@@ -174,7 +178,7 @@ def _place(
     z: int,
     window: _Window,
     stride: int,
-    radius: float,
+    unit: float,
 ) -> None:
     """Copy the kept part of a window's maps into the stack's."""
     y0, x0, y1, x1 = window.inner
@@ -184,11 +188,12 @@ def _place(
     source = (..., slice(top, top + height), slice(left, left + width))
     odds = out["np"][source]
     maps.foreground[z][target] = sigmoid(odds[1] - odds[0])
-    maps.centre[z][target] = sigmoid(out["centre"][source][0])
+    if "centre" in out:
+        maps.centre[z][target] = sigmoid(out["centre"][source][0])
     x, y, dz = out["hv"][source]
     maps.offsets[0, z][target] = dz * SLICES_PER_UNIT
-    maps.offsets[1, z][target] = y * (radius / stride)
-    maps.offsets[2, z][target] = x * (radius / stride)
+    maps.offsets[1, z][target] = y * unit
+    maps.offsets[2, z][target] = x * unit
     if maps.types.shape[0]:
         maps.types[:, z][(slice(None), *target)] = out["nc"][source]
 
@@ -207,7 +212,18 @@ def maps_of(model: Model, volume: Volume, **options: object) -> StackMaps:
     if model.network is None:
         stain = nuclei_channel(volume) if volume.is_rgb else volume.data[-1]
         return classical_maps(stain, config.radius_px, config.slice_px)
-    return predict(model.network, volume, radius=config.radius_px, **options)  # type: ignore[arg-type]
+    hover = config.decode == "slices"
+    return predict(model.network, volume, radius=config.radius_px, hover=hover, **options)  # type: ignore[arg-type]
+
+
+def find_nuclei(
+    maps: StackMaps, config: ModelConfig, shape: tuple[int, int, int]
+) -> tuple[NDArray[np.int32], Peaks]:
+    """Instance map of ``shape`` and, row by row with its ids, the nuclei's centres and scores."""
+    if config.decode == "slices":
+        return nuclei_by_slice(maps, shape)
+    peaks = find_peaks(maps.centre, config.peak_settings(maps.stride))
+    return nuclei_from(maps, peaks, config, shape), peaks
 
 
 def detect(
@@ -249,12 +265,14 @@ def detect(
     config = model.config
     seen = channels_for(config, volume, nuclei_only=nuclei_only)
     work = resampled(seen, scale_factors(seen, config, nucleus_radius_um))
+    if config.projection == "mip":
+        work = replace(work, data=work.data.max(axis=1, keepdims=True))
     options = {"progress": progress, "device": device} if model.network is not None else {}
     maps = maps_of(model, work, **options)
-    peaks = find_peaks(maps.centre, config.peak_settings(maps.stride))
-    labels = nuclei_from(maps, peaks, config, work.shape)
+    labels, peaks = find_nuclei(maps, config, work.shape)
     logits = network_logits(maps, labels, len(peaks), config)
-    labels = _on_pixels(labels, seen.shape)
+    labels = _on_pixels(labels, (labels.shape[0], *seen.shape[1:]))
+    labels = _on_slices(labels, seen)
     is_kept = np.zeros(len(peaks), dtype=bool)
     is_kept[Labels(labels).ids() - 1] = True
     table = measure(Labels(labels, seen.spacing), volume=seen, scores=peaks.score[is_kept])
@@ -323,7 +341,7 @@ def network_logits(
     coarse[:, : part.shape[1], : part.shape[2]] = part
     n_z, h, w = maps.foreground.shape
     logits = torch.from_numpy(maps.types).transpose(0, 1).reshape(n_z, groups, 1 + n_types, h, w)
-    pooled = pool_types(logits, torch.from_numpy(coarse), n + 1)
+    pooled = pool_types(logits, torch.from_numpy(coarse), n + 1, rule=config.typing)
     return pooled[1:].double().numpy()
 
 
@@ -423,6 +441,23 @@ def resampled(volume: Volume, factors: tuple[float, float, float]) -> Volume:
         zoom = [n / m for n, m in zip(shape, channel.shape, strict=True)]
         ndimage.zoom(smooth, zoom, order=1, output=data[c], mode="nearest", grid_mode=True)
     return replace(volume, data=data, spacing=None, is_2d=volume.is_2d)
+
+
+def _on_slices(labels: NDArray[np.int32], volume: Volume) -> NDArray[np.int32]:
+    """An instance map with all slices; one of a projection goes to each nucleus's brightest."""
+    n_z = volume.shape[0]
+    if labels.shape[0] == n_z:
+        return labels
+    if labels.shape[0] > 1:
+        return _on_pixels(labels, volume.shape)
+    ids = Labels(labels).ids()
+    light = np.stack([ndimage.mean(plane, labels[0], ids) for plane in volume.data[-1]])
+    slice_of = np.zeros(int(ids[-1]) + 1 if len(ids) else 1, dtype=np.int64)
+    slice_of[ids] = light.argmax(axis=0) if len(ids) else 0
+    out = np.zeros(volume.shape, dtype=np.int32)
+    y, x = np.nonzero(labels[0])
+    out[slice_of[labels[0, y, x]], y, x] = labels[0, y, x]
+    return out
 
 
 def _on_pixels(labels: NDArray[np.int32], shape: tuple[int, int, int]) -> NDArray[np.int32]:

@@ -69,6 +69,8 @@ class ModelConfig(_Part):
     valley: float = Field(gt=0, le=1)
     slice_px: float = Field(gt=0)
     typing: str = "nucleus"
+    decode: str = "peaks"
+    projection: str | None = None
     marker_rules: tuple[MarkerSpec, ...] = ()
     training: dict[str, Any] = {}
 

@@ -84,7 +84,7 @@ class Objective(nn.Module):
             "offsets": self.weights.offsets
             * hv_loss(maps["hv"], batch.offsets, nucleus, nucleus, self.losses),
         }
-        if "centre" in maps:
+        if "centre" in maps and self.weights.centre:
             terms["centre"] = self.weights.centre * centre_loss(
                 maps["centre"][:, 0], batch.centre, labelled
             )
@@ -165,7 +165,7 @@ def centre_loss(logits: Tensor, target: Tensor, labelled: Tensor, positive: floa
     return (loss * counts).sum() / counts.sum().clamp(min=1)
 
 
-def pool_types(logits: Tensor, instances: Tensor, n: int) -> Tensor:
+def pool_types(logits: Tensor, instances: Tensor, n: int, *, rule: str = "nucleus") -> Tensor:
     """Type logits of whole nuclei, ``(n, G, T)``, from per-pixel logits.
 
     Per slice the mean over the nucleus's pixels; over slices, per type, a log-sum-exp weighted by
@@ -179,6 +179,9 @@ def pool_types(logits: Tensor, instances: Tensor, n: int) -> Tensor:
         ``(N, Y, X)`` int64 in 0..n-1; 0 is no nucleus. Ids do not repeat between stacks.
     n
         Rows of the result; row 0 is meaningless.
+    rule
+        ``nucleus`` as above; ``any_slice`` takes, for two types, the slice most in favour of the
+        second (the paper's rule: positive where any slice is).
     """
     n_slices, groups, _, _, _ = logits.shape
     types = logits[:, :, 1:].float()
@@ -200,6 +203,9 @@ def pool_types(logits: Tensor, instances: Tensor, n: int) -> Tensor:
         return pooled
     weight = area / area.max(0, keepdim=True).values.clamp(min=1)
     odds = mean[..., 1] - mean[..., 0]
+    if rule == "any_slice":
+        best = torch.where(area[:, :, None] > 0, odds, -1e4).max(0).values
+        return torch.stack([torch.zeros_like(best), best], dim=-1)
     scored = torch.where(
         area[:, :, None] > 0, odds + weight.clamp(min=1e-6).log()[:, :, None], -1e4
     )

@@ -54,9 +54,24 @@ class Recipe:
     contrast: float = 0.1
 
 
+_PAPER = Recipe(
+    "lecl-paper",
+    projection="emip",
+    supervision="paper",
+    objective="pixel",
+    typing="any_slice",
+    context=0,
+    batch=8,
+    crop=192,
+    contrast=1.0,
+)
+
 RECIPES = {
     "lecl": Recipe("lecl"),
     "classical": Recipe("classical", network=None, steps=0),
+    "lecl-paper": _PAPER,
+    "emip": replace(_PAPER, name="emip", contrast=0.0),
+    "mip": replace(_PAPER, name="mip", projection="mip", contrast=0.0),
 }
 
 
@@ -83,5 +98,5 @@ def recipe(name: str, *, network: str | None = None) -> Recipe:
     if network == "hovernet":
         if chosen.objective != "pixel":
             raise CallError(f"recipe {name} finds 3D centres, which hovernet has no head for.")
-        return replace(chosen, network="hovernet", crop=256, context=0)
+        return replace(chosen, network="hovernet", crop=256, batch=2, learning_rate=1e-4)
     raise CallError(f"no network {network!r}; there are light and hovernet.")

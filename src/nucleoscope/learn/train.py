@@ -153,11 +153,18 @@ def _start(config: ModelConfig, recipe: Recipe, settings: TrainSettings) -> _Sta
         torch.manual_seed(settings.seed)
         network = channels_last(build_network(**spec.model_dump()).to(settings.device))
     head_dim = network.head_dim
-    weights = Weights(contrast=recipe.contrast)
+    weights = weights_for(recipe)
     objective = Objective(spec.n_types, spec.n_groups, head_dim, weights=weights)
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-3)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     return _State(network, average, objective.to(settings.device), optimiser)
+
+
+def weights_for(recipe: Recipe) -> Weights:
+    """Weights of the terms: whole nuclei, or the three branches of HoVer-Net by the pixel."""
+    if recipe.objective == "nucleus":
+        return Weights(contrast=recipe.contrast)
+    return Weights(centre=0.0, offsets=1.0, types=0.0, pixel_types=1.0, contrast=recipe.contrast)
 
 
 def _feed_settings(config: ModelConfig, recipe: Recipe, network: Network) -> FeedSettings:
@@ -168,6 +175,7 @@ def _feed_settings(config: ModelConfig, recipe: Recipe, network: Network) -> Fee
         network.context,
         config.radius_px,
         network.margin,
+        recipe.objective == "pixel",
     )
 
 

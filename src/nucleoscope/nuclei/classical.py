@@ -12,13 +12,16 @@ from scipy import ndimage
 
 from nucleoscope.data.maps import StackMaps
 
+#: The blob filter is this much narrower than the one that responds most to a single nucleus.
+NARROWER = 0.6
+
 
 def classical_maps(nuclei: NDArray[np.generic], radius: float, slice_px: float) -> StackMaps:
     """Centre and foreground maps of a nuclear stain by an anisotropic difference of Gaussians.
 
     ``DoG = G(s) - G(1.6 s)`` with ``s = radius / sqrt(2)`` responds most to blobs of that radius
-    (Lindeberg 1998); it is divided by the local brightness, so dim nuclei beside bright ones
-    are seen.
+    (Lindeberg 1998; a little less is taken, so that touching nuclei stay apart). It is taken on
+    square roots, where shot noise is even, and divided by twice the stack's 99.5th percentile.
 
     Parameters
     ----------
@@ -36,14 +39,13 @@ def classical_maps(nuclei: NDArray[np.generic], radius: float, slice_px: float) 
     """
     light = nuclei.astype(np.float32)
     image = np.sqrt(np.maximum(light - np.percentile(light, 1), 0))
-    sigma = np.array([radius / slice_px, radius, radius]) / np.sqrt(2) * 0.75
+    sigma = np.array([radius / slice_px, radius, radius]) / np.sqrt(2) * NARROWER
     sigma[0] = min(max(sigma[0], 0.4), 1.5)
     narrow = ndimage.gaussian_filter(image, sigma)
     wide = ndimage.gaussian_filter(image, 1.6 * sigma)
     response = narrow - wide
-    # Noise alone never reaches a quarter of the response of a bright nucleus.
     top = max(float(np.percentile(response, 99.5)), 1e-6)
-    centre = np.clip(response / (0.5 * top + 0.5 * np.abs(wide)), 0.0, 1.0)
+    centre = np.clip(response / (2 * top), 0.0, 1.0)
     fine = ndimage.gaussian_filter(image, 0.25 * sigma)
     peak = ndimage.maximum_filter(fine, size=_box(radius, slice_px))
     floor = ndimage.gaussian_filter(image, 4 * sigma)

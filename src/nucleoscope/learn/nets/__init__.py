@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from nucleoscope.errors import CallError
 from nucleoscope.learn.nets.base import Network, channels_last
+from nucleoscope.learn.nets.hovernet import PaddedHoverNet
 from nucleoscope.learn.nets.light import LightNet, with_neighbours
 
 __all__ = ["NETWORKS", "LightNet", "Network", "build_network", "channels_last", "with_neighbours"]
@@ -15,8 +16,17 @@ def _light(n_channels: int, n_types: int, n_groups: int, context: int) -> Networ
     return LightNet(n_channels, n_types, n_groups=n_groups, context=context)
 
 
+def _hovernet(n_channels: int, n_types: int, n_groups: int, context: int) -> Network:
+    if context:
+        raise CallError("hovernet sees one slice at a time; it has no context.")
+    return PaddedHoverNet(n_channels, max(1, n_groups * (1 + n_types)))
+
+
 #: Name -> builder of (image channels, types, groups, context).
-NETWORKS: dict[str, Callable[[int, int, int, int], Network]] = {"light": _light}
+NETWORKS: dict[str, Callable[[int, int, int, int], Network]] = {
+    "light": _light,
+    "hovernet": _hovernet,
+}
 
 
 def build_network(

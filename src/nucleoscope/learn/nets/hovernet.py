@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nucleoscope.errors import CallError, InputError
+from nucleoscope.learn.nets.base import Network
 
 Mode = Literal["fast", "original"]
 
@@ -324,3 +325,34 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+class PaddedHoverNet(Network):
+    """HoVer-Net, fast mode, for whole slices: maps have the size of the image.
+
+    In training a patch of 256 gives maps of its inner 164, as published. In use the image is
+    mirrored at its borders instead, so that nuclei there are found too.
+    """
+
+    stride = 1
+    margin = 46
+    context = 0
+    head_dim = 256
+    reach = 192
+
+    def __init__(self, n_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.inner = HoverNet(n_channels, n_classes, "fast", self.head_dim)
+
+    def forward(self, x: Tensor, embed: bool = False) -> dict[str, Tensor]:
+        """Maps of a batch; ``x`` is ``(B, C, Y, X)`` with sides that are multiples of 8."""
+        if self.training:
+            maps = self.inner(x, embed)
+        else:
+            height, width = x.shape[2:]
+            # The network loses 92 pixels and wants multiples of 8: 96 are added, 4 cut again.
+            maps = self.inner(F.pad(x, (46, 50, 46, 50), mode="replicate"), embed)
+            maps = {name: value[..., :height, :width] for name, value in maps.items()}
+        out = {name: value.float() for name, value in maps.items()}
+        out["hv"] = torch.cat([out["hv"], torch.zeros_like(out["hv"][:, :1])], 1)
+        return out

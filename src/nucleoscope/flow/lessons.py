@@ -1,0 +1,160 @@
+"""From annotated images to lessons: channels, types, scale, pseudo labels, projections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucleoscope.data.maps import UNLABELLED, PseudoLabels
+from nucleoscope.data.points import Points
+from nucleoscope.data.volume import Volume
+from nucleoscope.errors import CallError
+from nucleoscope.flow.inputs import Example, marker_channels, nuclear_channel
+from nucleoscope.flow.progress import bar
+from nucleoscope.learn.feed import Lesson, make_lesson
+from nucleoscope.learn.lecl import type_table
+from nucleoscope.learn.model import ModelConfig
+from nucleoscope.learn.recipes import Recipe
+from nucleoscope.supervision import (
+    median_radius,
+    nuclei_channel,
+    project,
+    projected_labels,
+    pseudo_labels,
+    to_uint8,
+)
+from nucleoscope.units import z_step_px
+
+#: One slice step in pixels when the scale is unknown (the published constant).
+UNKNOWN_Z_STEP = 11.0
+
+
+def prepare(
+    examples: Sequence[Example],
+    recipe: Recipe,
+    *,
+    nuclei: str | int | None = None,
+    marker: Sequence[str | int] = (),
+    quiet: bool = True,
+) -> tuple[ModelConfig, list[Lesson]]:
+    """Settle channels, types and scale, and make a lesson of every example.
+
+    Raises
+    ------
+    CallError
+        Channels cannot be told, or the recipe needs a stack and an image is not one.
+    """
+    first = examples[0].volume
+    stain = None if first.is_rgb else nuclear_channel(first, nuclei)
+    types = sorted({str(t) for example in examples for t in example.points.types} - {""})
+    markers = () if stain is None else marker_channels(first, stain, marker, bool(types))
+    classes = tuple(types) if stain is None else (("negative", "positive") if markers else ())
+    channels = ("red", "green", "blue") if stain is None else (*markers, stain)
+    lessons, radii = [], []
+    with bar("pseudo labels", quiet=quiet) as tell:
+        for i, example in enumerate(examples):
+            tell(i / len(examples), example.volume.name)
+            lesson, radius = _lesson(example, recipe, channels, markers, classes)
+            lessons.append(lesson)
+            radii.append(radius)
+    scales = [e.volume.spacing for e in examples if e.volume.spacing is not None]
+    scale = np.median(np.array(scales), axis=0).tolist() if scales else None
+    spacing = (scale[0], scale[1], scale[2]) if scale is not None else None
+    config = ModelConfig(
+        recipe=recipe.name,
+        nuclei=stain,
+        markers=markers,
+        is_rgb=stain is None,
+        types=classes,
+        spacing=spacing,
+        radius_px=float(np.median(radii)),
+        threshold=0.35,
+        valley=0.9,
+        slice_px=z_step_px(spacing, UNKNOWN_Z_STEP),
+        typing=recipe.typing,
+        decode="peaks" if recipe.objective == "nucleus" else "slices",
+        projection=recipe.projection,
+    )
+    return config, lessons
+
+
+def _lesson(
+    example: Example,
+    recipe: Recipe,
+    channels: tuple[str, ...],
+    markers: tuple[str, ...],
+    classes: tuple[str, ...],
+) -> tuple[Lesson, float]:
+    """One example's lesson, and the radius of its nuclei in pixels."""
+    seen = example.volume.select(channels)
+    target = _nuclear_view(seen)
+    taught, region = example.points, example.region
+    inside = (
+        np.ones(len(taught), dtype=bool) if region is None else region.contains(taught.y, taught.x)
+    )
+    step = z_step_px(seen.spacing, UNKNOWN_Z_STEP)
+    radius = median_radius(target.data[0], taught.zyx()[inside], step)
+    pseudo = pseudo_labels(target, taught, nuclei=0, region=region, setting=recipe.supervision)
+    if recipe.projection is not None:
+        if seen.is_rgb:
+            raise CallError(f"recipe {recipe.name} projects stacks; {seen.name} is a colour image.")
+        area = None if region is None else region.mask(seen.shape[1:])
+        seen, pseudo, taught = projected(seen, pseudo, taught, recipe, area)
+    return make_lesson(seen, pseudo, taught, type_table(taught, markers, classes), inside), radius
+
+
+def projected(
+    volume: Volume,
+    pseudo: PseudoLabels,
+    points: Points,
+    recipe: Recipe,
+    area: NDArray[np.bool_] | None,
+) -> tuple[Volume, PseudoLabels, Points]:
+    """A stack, its pseudo labels and its points, on one plane.
+
+    The markers are projected as the recipe says, the nuclear stain over all slices (as in the
+    published code); the labels are made anew on the projected stain (LECL, section 4 of Qu 2019).
+    """
+    method = recipe.projection or "mip"
+    flat = project(
+        volume, method=method, cells=pseudo.cells, z_ranges=pseudo.z_ranges,
+        channels=list(volume.channels[:-1]), nuclei=volume.channels[-1],
+    )  # fmt: skip
+    stain = volume.data[-1].max(axis=0)
+    data = np.concatenate([_planes(flat.data, flat.channels, volume), stain[None]])[:, None]
+    plane = projected_labels(
+        to_uint8(stain[None], None, recipe.supervision)[0], _flat(points),
+        pseudo.cells, recipe.supervision,
+    )  # fmt: skip
+    foreground = np.where(plane.instances > 0, 1, 0).astype(np.uint8)
+    foreground[plane.unlabelled] = UNLABELLED
+    if area is not None:
+        foreground[~area] = UNLABELLED
+    labels = PseudoLabels(
+        pseudo.cells, plane.instances[None], foreground[None],
+        np.ones((len(points), 1), dtype=bool), pseudo.n_fallback,
+    )  # fmt: skip
+    image = replace(volume, data=data.astype(volume.data.dtype))
+    return image, labels, _flat(points)
+
+
+def _planes(
+    data: NDArray[np.generic], channels: tuple[str, ...], volume: Volume
+) -> NDArray[np.generic]:
+    """The projected markers, in the volume's order."""
+    order = [channels.index(channel) for channel in volume.channels[:-1]]
+    planes: NDArray[np.generic] = data[order]
+    return planes
+
+
+def _flat(points: Points) -> Points:
+    return replace(points, z=np.zeros(len(points)))
+
+
+def _nuclear_view(volume: Volume) -> Volume:
+    """The channel the pseudo labels read: the stain, or of a colour image its dark nuclei."""
+    stain = nuclei_channel(volume, -1) if not volume.is_rgb else nuclei_channel(volume)
+    return replace(volume, data=stain[None], channels=("nuclei",), is_rgb=False)
