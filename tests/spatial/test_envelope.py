@@ -29,8 +29,9 @@ def clustered(window: Window, seed: int) -> Pattern:
     rng = np.random.default_rng(seed)
     at, codes = [], []
     for code in range(2):
-        parents = window.sample(12, rng)
-        children = np.repeat(parents, 12, axis=0) + rng.normal(0, 3, (144, 2))
+        # Parents also lie around the window, so that its edge is like its middle.
+        parents = window.corner - 10 + rng.random((18, 2)) * (window.extent + 20)
+        children = np.repeat(parents, 12, axis=0) + rng.normal(0, 3, (216, 2))
         children = children[window.contains(children)]
         at.append(children)
         codes.append(np.full(len(children), code))
