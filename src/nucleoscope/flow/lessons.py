@@ -156,5 +156,5 @@ def _flat(points: Points) -> Points:
 
 def _nuclear_view(volume: Volume) -> Volume:
     """The channel the pseudo labels read: the stain, or of a colour image its dark nuclei."""
-    stain = nuclei_channel(volume, -1) if not volume.is_rgb else nuclei_channel(volume)
+    stain = nuclei_channel(volume) if volume.is_rgb else volume.data[-1]
     return replace(volume, data=stain[None], channels=("nuclei",), is_rgb=False)
