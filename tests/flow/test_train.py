@@ -17,7 +17,8 @@ from nucleoscope.data.region import Region
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.flow.inputs import Example
-from nucleoscope.flow.lecl import CHECKPOINT, prepare, train
+from nucleoscope.flow.lecl import CHECKPOINT, train
+from nucleoscope.flow.lessons import prepare
 from nucleoscope.io.images import read_volume
 from nucleoscope.io.outlines import write_region
 from nucleoscope.io.points import read_points

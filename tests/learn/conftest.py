@@ -10,7 +10,7 @@ import torch
 
 from nucleoscope.data.volume import Volume
 from nucleoscope.flow.inputs import Example
-from nucleoscope.flow.lecl import prepare
+from nucleoscope.flow.lessons import prepare
 from nucleoscope.learn.feed import Lesson
 from nucleoscope.learn.lecl import train_model
 from nucleoscope.learn.model import Model, ModelConfig

@@ -463,7 +463,7 @@ def test_nuclei_are_cut_to_the_image_not_to_the_padded_map() -> None:
 
 def test_the_instant_recipe_finds_dark_nuclei_in_a_brightfield_image() -> None:
     from nucleoscope.flow.inputs import Example
-    from nucleoscope.flow.lecl import prepare
+    from nucleoscope.flow.lessons import prepare
     from nucleoscope.learn.recipes import recipe
     from nucleoscope.metrics.detection import match_points
 
