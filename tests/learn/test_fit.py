@@ -108,7 +108,6 @@ def test_the_threshold_between_true_and_false_is_chosen(low: float, high: float)
     chosen = working_point([one], CONFIG)
     assert detection_f1([one], chosen) == 1.0
     assert 0.7 * low < chosen.threshold < high
-    assert chosen.threshold in THRESHOLDS
     assert chosen.valley in VALLEYS
 
 
@@ -121,14 +120,23 @@ def test_the_point_is_no_worse_than_any_other_by_more_than_smoothing_allows() ->
         for v in VALLEYS
     }
     chosen = working_point([one], CONFIG)
-    assert scores[chosen.threshold, chosen.valley] >= max(scores.values()) - 0.12
+    nearest = min(THRESHOLDS, key=lambda t: abs(t - chosen.threshold))
+    assert scores[nearest, chosen.valley] >= max(scores.values()) - 0.12
 
 
-def test_of_equals_the_configured_point_stays() -> None:
-    for threshold in (0.3, 0.45):
-        start = CONFIG.model_copy(update={"threshold": threshold, "valley": 0.8})
-        chosen = working_point([seen([0.95] * 9)], start)
-        assert (chosen.threshold, chosen.valley) == (threshold, 0.8)
+def test_the_middle_of_equally_good_thresholds_is_taken() -> None:
+    clear = seen([0.95] * 9, [0.2] * 5)
+    chosen = working_point([clear], CONFIG)
+    as_good = [
+        t for t in THRESHOLDS
+        if detection_f1([clear], CONFIG.model_copy(update={"threshold": t})) == 1.0
+    ]  # fmt: skip
+    assert chosen.threshold == pytest.approx((as_good[0] + as_good[-1]) / 2)
+
+
+def test_of_equal_valleys_the_configured_one_stays() -> None:
+    start = CONFIG.model_copy(update={"valley": 0.8})
+    assert working_point([seen([0.95] * 9)], start).valley == 0.8
 
 
 def test_a_valley_that_keeps_long_nuclei_whole_is_chosen() -> None:

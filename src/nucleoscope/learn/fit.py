@@ -25,6 +25,8 @@ from nucleoscope.nuclei.peaks import Peaks, find_peaks
 #: Working points that are tried.
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 VALLEYS = (0.7, 0.8, 0.9, 0.95)
+#: F1 within this of the best counts as equally good.
+PLATEAU = 0.005
 #: A detection belongs to a click within this many nucleus radii and slices.
 MATCH_RADII, MATCH_SLICES = 2.0, 2.0
 
@@ -78,13 +80,16 @@ def detection_f1(seen: Sequence[Seen], config: ModelConfig) -> float:
 
 
 def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
-    """The threshold and valley with the best F1.
+    """The threshold and valley with the best F1, well inside the range that is as good.
 
-    The score of a point is its own F1 and that of its neighbours on the grid, half weighted, so
-    that a lucky spike is not chosen; of equals, the one nearest the configured point.
+    F1 hardly changes over a wide range of thresholds and then falls. New stacks are dimmer or
+    brighter than these, so the middle of the thresholds within half a percent of the best is
+    taken, not the best itself.
     """
     if config.decode == "slices":
         return config  # the published constants
+    if not seen:
+        return config
     totals = np.zeros((len(THRESHOLDS), len(VALLEYS), 3), dtype=int)
     for (j, valley), one in product(enumerate(VALLEYS), seen):
         point = config.model_copy(update={"threshold": THRESHOLDS[0], "valley": valley})
@@ -94,15 +99,20 @@ def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
             kept = peaks.score > threshold
             totals[i, j] += _hits(Peaks(peaks.zyx[kept], peaks.score[kept]), one, config.radius_px)
     scores = np.apply_along_axis(lambda t: f1((int(t[0]), int(t[1]), int(t[2]))), 2, totals)
-    padded = np.pad(scores, 1, mode="edge")
-    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    smooth = (scores + 0.5 * around) / 3
-    best = np.argwhere(smooth >= smooth.max() - 1e-9)
-    away = [
-        abs(THRESHOLDS[i] - config.threshold) + abs(VALLEYS[j] - config.valley) for i, j in best
+    is_good = scores >= scores.max() - PLATEAU
+    # Of valleys, the one that is good at most thresholds; of equals, the better, then the usual.
+    rank = [
+        (is_good[:, j].sum(), scores[:, j].max(), -abs(valley - config.valley))
+        for j, valley in enumerate(VALLEYS)
     ]
-    i, j = best[int(np.argmin(away))]
-    return config.model_copy(update={"threshold": THRESHOLDS[i], "valley": VALLEYS[j]})
+    j = max(range(len(VALLEYS)), key=lambda k: rank[k])
+    low = high = int(scores[:, j].argmax())
+    while low > 0 and is_good[low - 1, j]:
+        low -= 1
+    while high + 1 < len(THRESHOLDS) and is_good[high + 1, j]:
+        high += 1
+    threshold = (THRESHOLDS[low] + THRESHOLDS[high]) / 2
+    return config.model_copy(update={"threshold": threshold, "valley": VALLEYS[j]})
 
 
 @dataclass(frozen=True, eq=False)
