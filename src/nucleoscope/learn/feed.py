@@ -325,7 +325,7 @@ def _turn(crop: Crop, rng: np.random.Generator) -> Crop:
     if rng.random() < 0.5:
         maps = [np.swapaxes(m, -1, -2) for m in maps]
         maps[4] = maps[4][[1, 0, 2]]
-    image, instances, foreground, centre, offsets = (np.ascontiguousarray(m) for m in maps)
+    image, instances, foreground, centre, offsets = (np.array(m, order="C") for m in maps)
     return Crop(image, instances, foreground, centre, offsets, crop.types)
 
 

@@ -1,0 +1,77 @@
+"""Nuclei slice by slice, then joined."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nucleoscope.data.maps import StackMaps
+from nucleoscope.nuclei.hover import hover_targets
+from nucleoscope.nuclei.slices import nuclei_by_slice
+
+
+def maps_of(instances: np.ndarray, stride: int = 1) -> StackMaps:
+    """What a perfect network would say of an instance map."""
+    maps = StackMaps.blank(instances.shape, stride, n_types=0)
+    maps.foreground[instances > 0] = 0.95
+    for z, plane in enumerate(instances):
+        horizontal, vertical = hover_targets(plane)
+        maps.offsets[1, z], maps.offsets[2, z] = vertical, horizontal
+    return maps
+
+
+def ball(shape: tuple[int, int, int], centre: tuple[int, int, int], radius: int) -> np.ndarray:
+    z, y, x = np.indices(shape)
+    flat = (y - centre[1]) ** 2 + (x - centre[2]) ** 2 <= radius**2
+    return flat & (abs(z - centre[0]) <= 1)
+
+
+def two_nuclei() -> np.ndarray:
+    instances = np.zeros((5, 64, 64), np.int32)
+    instances[ball(instances.shape, (1, 20, 20), 9)] = 1
+    instances[ball(instances.shape, (3, 20, 37), 9)] = 2
+    return instances
+
+
+def test_perfect_maps_give_the_nuclei_back() -> None:
+    truth = two_nuclei()
+    labels, peaks = nuclei_by_slice(maps_of(truth), truth.shape)
+    assert len(peaks) == 2
+    for i in (1, 2):
+        z, y, x = peaks.zyx[i - 1]
+        which = truth[round(z), round(y), round(x)]
+        overlap = ((labels == i) & (truth == which)).sum() / (
+            (labels == i) | (truth == which)
+        ).sum()
+        assert overlap > 0.9
+
+
+def test_row_i_of_the_peaks_is_nucleus_i_plus_one() -> None:
+    truth = two_nuclei()
+    labels, peaks = nuclei_by_slice(maps_of(truth), truth.shape)
+    for i, centre in enumerate(peaks.zyx):
+        where = np.argwhere(labels == i + 1).mean(axis=0)
+        assert np.abs(where - centre).max() < 0.5
+    assert (peaks.score > 0.9).all()
+
+
+def test_maps_at_half_resolution_give_an_instance_map_of_the_image() -> None:
+    truth = two_nuclei()
+    labels, peaks = nuclei_by_slice(maps_of(truth, stride=2), (5, 127, 126))
+    assert labels.shape == (5, 127, 126)
+    assert len(np.unique(labels)) - 1 == len(peaks) == 2
+
+
+def test_the_papers_linking_fuses_nuclei_on_top_of_each_other() -> None:
+    instances = np.zeros((6, 48, 48), np.int32)
+    instances[ball(instances.shape, (1, 24, 24), 8)] = 1
+    instances[ball(instances.shape, (4, 24, 26), 8)] = 2
+    assert len(nuclei_by_slice(maps_of(instances), instances.shape)[1]) == 1
+    apart = nuclei_by_slice(maps_of(instances), instances.shape, setting="default")[1]
+    assert len(apart) in (1, 2)
+
+
+def test_empty_maps_give_no_nuclei() -> None:
+    labels, peaks = nuclei_by_slice(StackMaps.blank((3, 32, 32), 2, n_types=0), (3, 64, 64))
+    assert labels.shape == (3, 64, 64)
+    assert not labels.any()
+    assert len(peaks) == 0
