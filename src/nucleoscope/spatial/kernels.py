@@ -93,21 +93,37 @@ def permuted_pair_sums(
 
 
 @kernel
-def cell_order(
-    cells: NDArray[np.int64], n_cells: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counting sort: the order that puts points cell by cell, and where each cell starts."""
-    starts = np.zeros(n_cells + 1, np.int64)
-    for i in range(len(cells)):
-        starts[cells[i] + 1] += 1
-    for c in range(n_cells):
+def sort_by_cell(
+    places: NDArray[np.float64], low: NDArray[np.float64], side: float, shape: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Counting sort of ``(n, 2 or 3)`` places into cells of a grid.
+
+    Returns the sorted places as ``(3, n)``, where each was, and where each cell starts.
+    """
+    n, dims = places.shape
+    cells = np.empty(n, np.int64)
+    starts = np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64)
+    per_unit = 1.0 / side
+    for i in range(n):
+        cell = np.int64(0)
+        for d in range(dims):
+            axis = 3 - dims + d
+            step = np.int64((places[i, d] - low[axis]) * per_unit)
+            cell = cell * shape[axis] + min(step, shape[axis] - 1)
+        cells[i] = cell
+        starts[cell + 1] += 1
+    for c in range(len(starts) - 1):
         starts[c + 1] += starts[c]
     free = starts[:-1].copy()
-    order = np.empty(len(cells), np.int64)
-    for i in range(len(cells)):
-        order[free[cells[i]]] = i
+    order = np.empty(n, np.int64)
+    at = np.zeros((3, n))
+    for i in range(n):
+        place = free[cells[i]]
         free[cells[i]] += 1
-    return order, starts
+        order[place] = i
+        for d in range(dims):
+            at[3 - dims + d, place] = places[i, d]
+    return at, order, starts
 
 
 @kernel

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from nucleoscope.errors import CallError
 from nucleoscope.spatial.kernels import (
-    cell_order,
     list_pairs,
     list_weights,
     pair_histogram,
+    sort_by_cell,
 )
 from nucleoscope.spatial.parallel import spread
 from nucleoscope.spatial.pattern import Pattern
@@ -86,10 +86,11 @@ class Grid:
     def of(cls, places: NDArray[np.float64], reach: float) -> Grid:
         """Sort ``(n, 2 or 3)`` places for pairs up to ``reach``."""
         n, dims = places.shape
-        at = np.zeros((n, 3))
-        at[:, 3 - dims :] = places
-        low = at.min(axis=0) if n else np.zeros(3)
-        extent = (at.max(axis=0) - low) if n else np.zeros(3)
+        reach = reach * (1 + 1e-9)  # pairs exactly at reach must survive rounding to cells
+        low, extent = np.zeros(3), np.zeros(3)
+        if n:
+            low[3 - dims :] = places.min(axis=0)
+            extent[3 - dims :] = places.max(axis=0) - low[3 - dims :]
         filled = extent > 0
         volume = float(np.prod(extent[filled])) if filled.any() else 1.0
         wanted = (volume * PER_CELL / max(n, 1)) ** (1 / max(int(filled.sum()), 1))
@@ -97,11 +98,9 @@ class Grid:
         while np.prod(np.floor(extent / side) + 1) > 4 * n + 1024:
             side *= 2.0
         shape = (np.floor(extent / side) + 1).astype(np.int64)
-        cell = np.minimum(((at - low) / side).astype(np.int64), shape - 1)
-        flat = (cell[:, 0] * shape[1] + cell[:, 1]) * shape[2] + cell[:, 2]
-        order, starts = cell_order(flat, int(shape.prod()))
         span = np.where(shape > 1, math.ceil(reach / side * (1 - 1e-12)), 0).astype(np.int64)
-        return cls(np.ascontiguousarray(at[order].T), order, starts, shape, span)
+        at, order, starts = sort_by_cell(places, low, side, shape)
+        return cls(at, order, starts, shape, span)
 
     def row_pieces(self, n_pieces: int) -> list[NDArray[np.int64]]:
         """Ranges of cell rows that hold about equally many nuclei each."""
