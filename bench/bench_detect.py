@@ -1,0 +1,86 @@
+"""A whole ``nucleoscope detect``: start, reading, network, 3D nuclei, types, files (one process).
+
+A 12 x 2048 x 2048 stack of two channels is made of simulated stacks side by side and written as
+OME-TIFF; the command line runs on it in a process of its own, whose wall time, CPU time and peak
+memory the operating system reports. There is no peer here; ``bench_network.py`` and
+``bench_decode.py`` compare the parts with theirs.
+
+    python bench/bench_detect.py --model MODEL      (default: a light network trained for 60 steps)
+    python bench/bench_detect.py --quick            (512 x 512)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nucleoscope.data.volume import Volume
+from nucleoscope.io.tables import read_table
+from nucleoscope.io.tiff import write_ome_tiff
+from nucleoscope.simulator import PlaqueSettings, simulate_plaque, write_scene
+
+
+def big_stack(side: int) -> Volume:
+    """Simulated stacks of 512 pixels, side by side."""
+    settings = PlaqueSettings(size=512, n_slices=12, roi=False)
+    scenes = [simulate_plaque(settings, seed) for seed in range(min(4, (side // 512) ** 2))]
+    n = side // 512
+    rows = [
+        np.concatenate([scenes[(i * n + j) % len(scenes)].volume.data for j in range(n)], axis=3)
+        for i in range(n)
+    ]
+    return replace(scenes[0].volume, data=np.concatenate(rows, axis=2), name="big")
+
+
+def small_model(folder: Path) -> Path:
+    for seed in range(2):
+        scene = simulate_plaque(PlaqueSettings(size=256, n_slices=12, roi=False), 100 + seed)
+        named = replace(scene, volume=replace(scene.volume, name=f"teach_{seed}"))
+        write_scene(named, folder / "teach")
+    images = sorted((folder / "teach").glob("*.ome.tif"))
+    command = [sys.executable, "-m", "nucleoscope.cli", "train", *map(str, images)]
+    subprocess.run([*command, "-o", str(folder / "model"), "--steps", "60", "--quiet"], check=True)
+    return folder / "model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=None)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--repeats", type=int, default=1)
+    chosen = parser.parse_args()
+    side = 512 if chosen.quick else 2048
+    with tempfile.TemporaryDirectory() as temp:
+        folder = Path(temp)
+        stack = big_stack(side)
+        write_ome_tiff(folder / "big.ome.tif", stack)
+        model = chosen.model or small_model(folder)
+        print(f"{stack.shape} x {len(stack.channels)} channels, {os.cpu_count()} cores")
+        print("| run | wall s | CPU s | peak memory GB | nuclei |\n|---|---|---|---|---|")
+        for run in range(chosen.repeats):
+            out = folder / f"out{run}"
+            command = [
+                sys.executable, "-m", "nucleoscope.cli", "detect", str(folder / "big.ome.tif"),
+                "-m", str(model), "-o", str(out), "--quiet",
+            ]  # fmt: skip
+            begin = time.perf_counter()
+            process = subprocess.Popen(command)
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - begin
+            assert status == 0, "detect failed"
+            cpu = usage.ru_utime + usage.ru_stime
+            nuclei = len(read_table(out / "big"))
+            memory = usage.ru_maxrss / 2**20
+            print(f"| {run + 1} | {wall:.1f} | {cpu:.1f} | {memory:.2f} | {nuclei} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
