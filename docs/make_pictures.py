@@ -39,8 +39,8 @@ def side_by_side(*pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def drawn(volume: Volume, z: int, **more: Any) -> NDArray[np.uint8]:
     """One slice with a scale bar."""
-    assert volume.spacing is not None
-    return overlay(volume.data[:, z], bar_mpp=volume.spacing[2], **more)
+    mpp = None if volume.spacing is None else volume.spacing[2]
+    return overlay(volume.data[:, z], bar_mpp=mpp, **more)
 
 
 def main(demo: Path) -> None:
