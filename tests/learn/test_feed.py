@@ -176,6 +176,20 @@ def test_all_sixteen_turns_keep_image_and_targets_together(turn: int) -> None:
     assert all(a.flags.c_contiguous for a in (turned.image, turned.centre, turned.offsets))
 
 
+@pytest.mark.parametrize("turn", range(16))
+def test_one_slice_turned_is_still_an_array_for_torch(turn: int) -> None:
+    # A mirrored axis of length one counts as contiguous and yet runs backwards.
+    lesson = balls((1, 64, 64))
+    crop = Crop(
+        lesson.volume.data.astype(np.float32), lesson.instances, lesson.foreground,
+        bumps((1, 64, 64), lesson.centres, RADIUS),
+        offsets_to_centres(lesson.instances, lesson.centres, RADIUS), lesson.types,
+    )  # fmt: skip
+    falls = tuple(bool(turn >> bit & 1) for bit in range(4))
+    turned = _turn(crop, Coins(falls))  # type: ignore[arg-type]
+    assert collate([turned], 0).image.shape == (1, 2, 64, 64)
+
+
 def test_the_sixteen_turns_differ() -> None:
     rng = np.random.default_rng(0)
     crop = replace(still(), image=rng.random((1, 5, 64, 64), dtype=np.float32))

@@ -96,8 +96,9 @@ def _lesson(
         np.ones(len(taught), dtype=bool) if region is None else region.contains(taught.y, taught.x)
     )
     step = z_step_px(seen.spacing, UNKNOWN_Z_STEP)
-    radius = median_radius(target.data[0], taught.zyx()[inside], step)
+    # First, for it says which points and which region do not fit.
     pseudo = pseudo_labels(target, taught, nuclei=0, region=region, setting=recipe.supervision)
+    radius = median_radius(target.data[0], taught.zyx()[inside], step)
     if recipe.projection is not None:
         if seen.is_rgb:
             raise CallError(f"recipe {recipe.name} projects stacks; {seen.name} is a colour image.")
