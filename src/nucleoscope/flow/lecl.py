@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Sequence
@@ -186,6 +187,18 @@ class Found:
 
 
 @dataclass(frozen=True)
+class _Looking:
+    """How images are read and looked at; the arguments of ``detect`` of the same names."""
+
+    reading: Reading
+    device: str
+    nuclei_only: bool
+    nucleus_radius: float | None
+    nuclei: str | int | None
+    marker: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
 class _Task:
     """One image to detect in; picklable, so that it can go to another process."""
 
@@ -193,13 +206,8 @@ class _Task:
     roi: str | Path | None
     model: Path
     folder: Path
-    reading: Reading
-    device: str
-    nuclei_only: bool
-    radius_um: float | None
     resume: bool
-    nuclei: str | int | None
-    marker: tuple[str | int, ...]
+    how: _Looking
 
 
 def detect(
@@ -263,26 +271,13 @@ def detect(
     """
     many = as_images(images)
     outlines = one_per_image(roi, many, "roi")
-    reading = Reading(axes, spacing)
+    how = _Looking(
+        Reading(axes, spacing), device, nuclei_only, nucleus_radius, nuclei, tuple(marker)
+    )
     if output is None:
         loaded = model if isinstance(model, Model) else load_model(model)
         return [
-            _detect_one(
-                loaded,
-                _Task(
-                    image,
-                    outline,
-                    Path(),
-                    Path(),
-                    reading,
-                    device,
-                    nuclei_only,
-                    nucleus_radius,
-                    False,
-                    nuclei,
-                    tuple(marker),
-                ),
-            )[0]
+            _detect_one(loaded, image, outline, how)[0]
             for image, outline in zip(many, outlines, strict=True)
         ]
     folder = Path(output)
@@ -293,12 +288,9 @@ def detect(
     folder.mkdir(parents=True, exist_ok=True)
     guard.sweep_stale_temps(folder)
     tasks = [
-        _Task(
-            image, outline, Path(model), folder, reading, device, nuclei_only, nucleus_radius,
-            resume, nuclei, tuple(marker),
-        )
+        _Task(image, outline, Path(model), folder, resume, how)
         for image, outline in zip(many, outlines, strict=True)
-    ]  # fmt: skip
+    ]
     tasks = shard(tasks, shard_of)
     run = Run("detect", {"model": str(model), "model_sha256": hash_of(Path(model, "model.json"))})
     entries: dict[int, dict[str, Any]] = {}
@@ -312,6 +304,11 @@ def detect(
             else:
                 entries[i] = entry
             tell((done + 1) / len(tasks), name_of(tasks[i].image))
+    if failed and not entries and shard_of is None:
+        # Nothing was written: leave no folder that looks like a result.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        return Found(folder, {}, failed)
     run.inputs = [entries[i] for i in sorted(entries)]
     counts = {entry["name"]: int(entry["nuclei"]) for entry in run.inputs}
     run.figures = {"nuclei": sum(counts.values()), "images": len(counts), "failed": failed}
@@ -349,7 +346,9 @@ def _detect_to_files(task: _Task, tell: Any = None) -> dict[str, Any]:
         if kept is not None:
             return kept
     report = None if tell is None else (lambda done, n: tell(0.9 * done / n, name))
-    found, files, notes = _detect_one(load_model(task.model), task, report)
+    found, files, notes = _detect_one(
+        load_model(task.model), task.image, task.roi, task.how, report
+    )
     place.mkdir(parents=True, exist_ok=True)
     (place / IMAGE_MANIFEST).unlink(missing_ok=True)
     write_table(found.table, place, overwrite=True)
@@ -377,11 +376,7 @@ def _stamp(task: _Task) -> dict[str, Any]:
         "model": hash_of(task.model / "model.json"),
         "weights": hash_of(weights) if weights.is_file() else "",
         "roi": "" if roi is None else hash_of(Path(roi)),
-        "reading": repr(task.reading),
-        "nuclei_only": task.nuclei_only,
-        "radius_um": task.radius_um,
-        "nuclei": task.nuclei,
-        "marker": list(task.marker),
+        "how": repr(task.how),
     }
 
 
@@ -412,17 +407,17 @@ def _still_good(place: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _detect_one(
-    model: Model, task: _Task, progress: Any = None
+    model: Model, image: Image, roi: str | Path | None, how: _Looking, progress: Any = None
 ) -> tuple[Detection, dict[str, str], list[str]]:
     """Detect in one image; with the files it used and what its reader noted."""
-    volume = open_image(task.image, task.reading)
-    region, roi_file = region_for(task.image, task.roi, volume)
+    volume = open_image(image, how.reading)
+    region, roi_file = region_for(image, roi, volume)
     found = detect_volume(
-        model, _renamed(volume, model.config, task.nuclei, task.marker), region=region,
-        device=task.device, nuclei_only=task.nuclei_only, nucleus_radius_um=task.radius_um,
+        model, _renamed(volume, model.config, how.nuclei, how.marker), region=region,
+        device=how.device, nuclei_only=how.nuclei_only, nucleus_radius_um=how.nucleus_radius,
         progress=progress,
     )  # fmt: skip
-    files = {} if isinstance(task.image, Volume) else {"path": str(task.image)}
+    files = {} if isinstance(image, Volume) else {"path": str(image)}
     if roi_file:
         files["roi"] = roi_file
     return found, files, list(volume.notes)
