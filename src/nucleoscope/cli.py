@@ -172,7 +172,7 @@ def detect(
     if found.failed:
         for name, why in found.failed.items():
             print(why if name in why else f"{name}: {why}", file=sys.stderr)
-        raise typer.Exit(1 if found.counts or len(found.failed) > 1 else 3)
+        raise typer.Exit(found.exit_code)
 
 
 @app.command()

@@ -47,13 +47,13 @@ def process(value: int) -> int:
 
 
 def test_one_after_the_other_keeps_the_order() -> None:
-    assert list(run_all(square, [1, 2, 4])) == [(0, 1, ""), (1, 4, ""), (2, 16, "")]
+    assert list(run_all(square, [1, 2, 4])) == [(0, 1, None), (1, 4, None), (2, 16, None)]
     assert list(run_all(square, [])) == []
 
 
 def test_our_errors_are_told_and_the_others_go_on() -> None:
     found = list(run_all(square, [2, 3, 4]))
-    assert found == [(0, 4, ""), (1, None, "three is bad."), (2, 16, "")]
+    assert found == [(0, 4, None), (1, None, ("three is bad.", 3)), (2, 16, None)]
 
 
 def test_other_errors_are_not_hidden() -> None:
@@ -62,7 +62,7 @@ def test_other_errors_are_not_hidden() -> None:
 
 
 def test_a_single_item_needs_no_process() -> None:
-    assert list(run_all(process, [1], jobs=8)) == [(0, os.getpid(), "")]
+    assert list(run_all(process, [1], jobs=8)) == [(0, os.getpid(), None)]
 
 
 @pytest.mark.parametrize("jobs", [0, 1])
@@ -112,4 +112,4 @@ def test_a_cluster_gives_results_with_their_item(monkeypatch: pytest.MonkeyPatch
     stub = SimpleNamespace(Client=Client, as_completed=lambda futures: reversed(futures))
     monkeypatch.setitem(sys.modules, "distributed", stub)
     found = sorted(run_all(square, [5, 3, 2], cluster="tcp://here:1"))
-    assert found == [(0, 25, ""), (1, None, "three is bad."), (2, 4, "")]
+    assert found == [(0, 25, None), (1, None, ("three is bad.", 3)), (2, 4, None)]

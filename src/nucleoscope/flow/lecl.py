@@ -179,11 +179,12 @@ def _hashed(files: dict[str, str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Found:
-    """Outcome of ``detect``: the folder, nuclei per image, and what failed and why."""
+    """Outcome of ``detect``: the folder, nuclei per image, what failed and why, the exit code."""
 
     folder: Path
     counts: dict[str, int]
     failed: dict[str, str]
+    exit_code: int = 0
 
 
 @dataclass(frozen=True)
@@ -295,25 +296,28 @@ def detect(
     run = Run("detect", {"model": str(model), "model_sha256": hash_of(Path(model, "model.json"))})
     entries: dict[int, dict[str, Any]] = {}
     failed: dict[str, str] = {}
+    exit_code = 0
     with bar("detecting", quiet=quiet) as tell:
         single = len(tasks) == 1 and cluster is None
         work = partial(_detect_to_files, tell=tell) if single else _detect_to_files
-        for done, (i, entry, error) in enumerate(run_all(work, tasks, jobs=jobs, cluster=cluster)):
-            if entry is None:
-                failed[name_of(tasks[i].image)] = error
-            else:
+        for done, (i, entry, why) in enumerate(run_all(work, tasks, jobs=jobs, cluster=cluster)):
+            if entry is not None:
                 entries[i] = entry
+            elif why is not None:
+                failed[name_of(tasks[i].image)] = why.text
+                # Of a single image the kind of failure counts; of several, that some failed.
+                exit_code = why.exit_code if len(tasks) == 1 else 1
             tell((done + 1) / len(tasks), name_of(tasks[i].image))
     if failed and not entries and shard_of is None:
         # Nothing was written: leave no folder that looks like a result.
         with contextlib.suppress(OSError):
             folder.rmdir()
-        return Found(folder, {}, failed)
+        return Found(folder, {}, failed, exit_code)
     run.inputs = [entries[i] for i in sorted(entries)]
     counts = {entry["name"]: int(entry["nuclei"]) for entry in run.inputs}
     run.figures = {"nuclei": sum(counts.values()), "images": len(counts), "failed": failed}
     _finish(run, folder, shard_of)
-    return Found(folder, counts, failed)
+    return Found(folder, counts, failed, exit_code)
 
 
 def _finish(run: Run, folder: Path, shard_of: str | None) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 from nucleoscope.errors import CallError, MissingExtraError, NucleoscopeError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Outcome = tuple[int, Any, str]
+
+class Failure(NamedTuple):
+    """Why an item failed: the sentence, and the exit code its kind of error has."""
+
+    text: str
+    exit_code: int
 
 
 def shard(items: Sequence[Item], text: str | None) -> list[Item]:
@@ -36,10 +41,10 @@ def run_all(
     *,
     jobs: int = 1,
     cluster: str | None = None,
-) -> Iterator[tuple[int, Result | None, str]]:
-    """Apply ``function`` to every item; yields (index, result, error) as they finish.
+) -> Iterator[tuple[int, Result | None, Failure | None]]:
+    """Apply ``function`` to every item; yields (index, result, failure) as they finish.
 
-    An item that fails with one of our errors gives its sentence and the others go on; any other
+    An item that fails with one of our errors gives a ``Failure`` and the others go on; any other
     exception is raised.
 
     Raises
@@ -57,16 +62,18 @@ def run_all(
             yield index, result, error
 
 
-def _guarded(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, str]:
+def _guarded(
+    function: Callable[[Item], Result], item: Item
+) -> tuple[Result | None, Failure | None]:
     try:
-        return function(item), ""
+        return function(item), None
     except NucleoscopeError as error:
-        return None, str(error)
+        return None, Failure(str(error), error.exit_code)
 
 
 def _in_processes(
     function: Callable[[Item], Result], items: Sequence[Item], jobs: int
-) -> Iterator[tuple[int, Result | None, str]]:
+) -> Iterator[tuple[int, Result | None, Failure | None]]:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -81,7 +88,7 @@ def _in_processes(
 
 def _on_cluster(
     function: Callable[[Item], Result], items: Sequence[Item], address: str
-) -> Iterator[tuple[int, Result | None, str]]:
+) -> Iterator[tuple[int, Result | None, Failure | None]]:
     try:
         from distributed import Client, as_completed  # type: ignore[import-not-found]
     except ImportError:

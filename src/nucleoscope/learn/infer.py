@@ -100,6 +100,7 @@ def predict(
     StackMaps
     """
     network = fused(network).to(device)
+    level = levels(volume)
     stride, context = network.stride, network.context
     n_z, n_y, n_x = volume.shape
     h, w = -(-n_y // stride), -(-n_x // stride)
@@ -107,7 +108,7 @@ def predict(
     windows = list(_windows(n_y, n_x, core, network.reach, stride))
     done = 0
     for window in windows:
-        for z, out in _slices(network, volume, window, context, device):
+        for z, out in _slices(network, volume, level, window, context, device):
             if maps is None:
                 maps = StackMaps.blank((n_z, h, w), stride, n_types=out["nc"].shape[0])
             _place(maps, out, z, window, stride, 1.0 if hover else radius / stride)
@@ -141,12 +142,16 @@ def _windows(n_y: int, n_x: int, core: int, reach: int, stride: int) -> Iterator
 
 
 def _slices(
-    network: Network, volume: Volume, window: _Window, context: int, device: str
+    network: Network,
+    volume: Volume,
+    level: NDArray[np.float64],
+    window: _Window,
+    context: int,
+    device: str,
 ) -> Iterator[tuple[int, dict[str, NDArray[np.float32]]]]:
     """The network's maps of every slice of a window."""
     y0, x0, y1, x1 = window.outer
     pad = [(0, 0), (0, -(y1 - y0) % 16), (0, -(x1 - x0) % 16)]
-    level = levels(volume)
     n_z = volume.shape[0]
     ready: dict[int, NDArray[np.float32]] = {}
     for z in range(n_z):

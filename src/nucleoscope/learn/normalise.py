@@ -25,7 +25,9 @@ def levels(volume: Volume) -> NDArray[np.float64]:
     maximum.
     """
     if volume.is_rgb:
-        top = 255.0 if volume.data.dtype == np.uint8 else float(volume.data.max())
+        top = float(volume.data.max())
+        # A resampled 8-bit image is float; its white is still 255.
+        top = 255.0 if volume.data.dtype == np.uint8 or 1 < top <= 255 else top
         return np.tile([0.0, max(top, 1e-6)], (volume.data.shape[0], 1))
     rows = []
     for channel in volume.data:

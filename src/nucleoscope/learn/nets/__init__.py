@@ -9,7 +9,15 @@ from nucleoscope.learn.nets.base import Network, channels_last
 from nucleoscope.learn.nets.hovernet import PaddedHoverNet
 from nucleoscope.learn.nets.light import LightNet, with_neighbours
 
-__all__ = ["NETWORKS", "LightNet", "Network", "build_network", "channels_last", "with_neighbours"]
+__all__ = [
+    "NETWORKS",
+    "LightNet",
+    "Network",
+    "PaddedHoverNet",
+    "build_network",
+    "channels_last",
+    "with_neighbours",
+]
 
 
 def _light(n_channels: int, n_types: int, n_groups: int, context: int) -> Network:
