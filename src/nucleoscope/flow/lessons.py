@@ -50,8 +50,14 @@ def prepare(
     first = examples[0].volume
     stain = None if first.is_rgb else nuclear_channel(first, nuclei)
     types = sorted({str(t) for example in examples for t in example.points.types} - {""})
-    markers = () if stain is None else marker_channels(first, stain, marker, bool(types))
-    classes = tuple(types) if stain is None else (("negative", "positive") if markers else ())
+    markers: tuple[str, ...] = ()
+    if stain is not None:
+        # Types that are not about a marker (counter types 1 to 8, say) need none.
+        is_about_marker = bool({"positive", "negative", *first.channels} & set(types))
+        markers = marker_channels(first, stain, marker, is_about_marker)
+    # In fluorescence a single counter type is no type: everything was clicked with it.
+    named = tuple(types) if stain is None or len(types) > 1 else ()
+    classes = ("negative", "positive") if markers else named
     channels = ("red", "green", "blue") if stain is None else (*markers, stain)
     lessons, radii = [], []
     with bar("pseudo labels", quiet=quiet) as tell:

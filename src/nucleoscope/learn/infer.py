@@ -42,6 +42,9 @@ CORE = 2048
 #: Stacks are coarse in z and differ there by nature, so little is done about it.
 SCALE_TOLERANCE = (1.6, 1.15, 1.15)
 
+#: An image is not blown up to more than this many times its voxels.
+MOST_VOXELS = 12.0
+
 Progress = Callable[[int, int], None]
 
 
@@ -412,7 +415,8 @@ def scale_factors(
     Raises
     ------
     CallError
-        A radius is given and the scale of the image or the model is unknown.
+        A radius is given and the scale of the image or the model is unknown, or the image is far
+        too coarse for the model.
     """
     if volume.spacing is None or config.spacing is None:
         if nucleus_radius_um is not None:
@@ -428,6 +432,13 @@ def scale_factors(
         ratios[0] = 1.0
     close = np.maximum(ratios, 1 / ratios) <= SCALE_TOLERANCE
     z, y, x = np.where(close, 1.0, ratios).tolist()
+    if z * y * x > MOST_VOXELS:
+        radius_px = taught_um * larger / volume.spacing[1]
+        raise CallError(
+            f"{volume.name}: its voxels are so much larger than the model's that nuclei would be "
+            f"{radius_px:.1f} px in radius here; if they are larger, say so with --nucleus-radius "
+            "UM, else train on images of this scale."
+        )
     return (z, y, x)
 
 
