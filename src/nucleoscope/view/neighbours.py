@@ -1,0 +1,182 @@
+"""Spatial statistics from the files of a run to tables and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from html import escape
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+from nucleoscope.data.region import Region
+from nucleoscope.data.table import NucleusTable
+from nucleoscope.errors import CallError, InputError
+from nucleoscope.flow.run import Run, hash_of
+from nucleoscope.io import guard
+from nucleoscope.io.guard import write_text
+from nucleoscope.io.outlines import read_region
+from nucleoscope.io.tables import read_table, write_csv
+from nucleoscope.spatial import Settings, SpatialResult, analyse
+from nucleoscope.spatial.analysis import DEFAULT
+from nucleoscope.units import parse_length
+from nucleoscope.view.spatial import curve_plot, enrichment_map
+
+__all__ = ["analyse_files"]
+
+#: Curves that are drawn, with their question.
+CURVES = {
+    "k": "Up to which distance do they attract (above) or avoid each other (below)?",
+    "co_occurrence": "How much likelier is one within this distance of the other?",
+}
+#: At most this many curves per image and statistic.
+MOST_CURVES = 10
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}"
+    "svg{max-width:100%;height:auto}figure{display:inline-block;margin:.5rem}"
+    "figcaption{color:#555}"
+)
+
+
+def analyse_files(
+    results: str | Path,
+    output: str | Path,
+    *,
+    by: str = "type",
+    tissue: str | Path | None = None,
+    statistics: Sequence[str] = DEFAULT,
+    settings: Settings | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+) -> SpatialResult:
+    """Analyse who stands next to whom in the results of ``detect``; write tables and a page.
+
+    Parameters
+    ----------
+    results
+        ``OUT`` of ``detect``, or one table of nuclei.
+    output
+        A new folder: one CSV per statistic, ``nuclei.csv`` (neighbours and niche of every nucleus),
+        ``spatial.html`` and ``run.json``.
+    by
+        Column that types the nuclei.
+    tissue
+        GeoJSON or ImageJ outline of the tissue, for all images. Default: each image's own region,
+        as ``detect`` recorded it; without one the rectangle of the nuclei stands for it.
+    statistics, settings, seed, jobs
+        As for ``nucleoscope.spatial.analyse``.
+
+    Returns
+    -------
+    SpatialResult
+
+    Raises
+    ------
+    CallError
+        The folder is not empty.
+    InputError
+        No table of nuclei there, or nuclei without types.
+    """
+    folder, source = Path(output), Path(results)
+    if folder.exists() and any(folder.iterdir()):
+        raise CallError(f"{folder}: it is not empty; give another folder.")
+    tables, regions, files = _read(source)
+    window = read_region(tissue) if tissue is not None else (regions or None)
+    run = Run(
+        "spatial", {"by": by, "seed": seed, "tissue": None if tissue is None else str(tissue)}
+    )
+    run.inputs = [{"path": str(file), "sha256": hash_of(file)} for file in files]
+    chosen = settings or Settings()
+    tables, thin = _flattened(tables, chosen.reach)
+    result = analyse(
+        tables, by=by, tissue=window, statistics=statistics, settings=chosen, seed=seed,
+        n_jobs=jobs,
+    )  # fmt: skip
+    result = replace(result, notes=(*thin, *result.notes))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in result.tables.items():
+        write_csv(frame, folder / f"{name}.csv")
+    write_csv(result.nuclei, folder / "nuclei.csv")
+    write_text(folder / "spatial.html", render(result))
+    run.finish(folder, notes=list(result.notes), unit=result.unit)
+    return result
+
+
+def _read(source: Path) -> tuple[list[NucleusTable], dict[str, Region], list[Path]]:
+    """Tables, the regions recorded for their images, and the files read."""
+    found = sorted(source.glob("*/nuclei.parquet")) if source.is_dir() else [source]
+    if not found:
+        raise InputError(f"{source}: no <image>/nuclei.parquet in it; run detect first.")
+    regions: dict[str, Region] = {}
+    manifest = source / "run.json"
+    if source.is_dir() and manifest.is_file():
+        for entry in guard.read_json(manifest).get("inputs", []):
+            roi = entry.get("roi")
+            if roi and Path(roi).is_file():
+                regions[str(entry["name"])] = read_region(roi)
+    if len(regions) < len(found):
+        regions = {}
+    return [read_table(path) for path in found], regions, found
+
+
+def _flattened(tables: list[NucleusTable], reach: str) -> tuple[list[NucleusTable], list[str]]:
+    """Tables of stacks thinner than the reach, seen from above; and a sentence if there are any.
+
+    In a section thinner than the distances asked for, hardly any pair lies that far apart along z,
+    and a count in 3D says more about the section than about the nuclei.
+    """
+    length, unit = parse_length(reach)
+    depth = 0.0
+    for table in tables:
+        column = "z_um" if unit == "um" else "z"
+        if column in table.frame.columns and table.frame[column].notna().any():
+            depth = max(depth, float(table.frame[column].max() - table.frame[column].min()))
+    if not 0 < depth < length:
+        return tables, []
+    flat = [
+        NucleusTable(t.frame.drop(columns="z_um", errors="ignore").assign(z=float("nan")))
+        for t in tables
+    ]
+    return flat, [
+        f"The stacks are {depth:.0f} {unit} deep, less than the reach of {reach}, so nuclei are "
+        "analysed as seen from above."
+    ]
+
+
+def render(result: SpatialResult) -> str:
+    """One page: enrichment and curves per image, and what had to be assumed."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
+    images = list(dict.fromkeys(str(image) for image in result.nuclei["image"]))
+    body = "".join(
+        f"<h2>{escape(image)}</h2>{''.join(_figures(result, image))}" for image in images
+    )
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        "<title>Who stands next to whom</title>"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{_STYLE}</style>'
+        f"<h1>Who stands next to whom</h1><p>{len(result.nuclei)} nuclei in {len(images)} images, "
+        f"by {escape(result.by)}; distances in {result.unit}.</p><ul>{notes}</ul>{body}</html>\n"
+    )
+
+
+def _figures(result: SpatialResult, image: str) -> Iterator[str]:
+    if "enrichment" in result.tables:
+        yield _figure(
+            enrichment_map(result, image=image),
+            "Do two types touch more often (red) or less often (blue) than chance? log2 of "
+            "observed over expected contacts; a dot where q is below 0.05.",
+        )
+    for statistic, question in CURVES.items():
+        if statistic not in result.tables:
+            continue
+        frame = result.to_frame(statistic)
+        types = sorted({str(t) for t in frame.loc[frame["image"] == image, "type_a"]})
+        for a, b in list(combinations_with_replacement(types, 2))[:MOST_CURVES]:
+            yield _figure(
+                curve_plot(result, statistic, a, b, image=image),
+                f"{statistic}, {a} - {b}. {question}",
+            )
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"

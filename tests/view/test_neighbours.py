@@ -1,0 +1,79 @@
+"""Spatial statistics from files to tables and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nucleoscope.data.table import NucleusTable
+from nucleoscope.errors import CallError, InputError
+from nucleoscope.io.guard import read_json, write_json
+from nucleoscope.io.tables import read_csv, write_table
+from nucleoscope.spatial import Settings
+from nucleoscope.view.neighbours import analyse_files
+
+FAST = Settings(reach="40um", n_bins=8, n_simulations=19, n_niches=2)
+
+
+def nuclei(seed: int, image: str, *, depth: float = 8.0) -> NucleusTable:
+    """Positive nuclei in the left half, negative in the right."""
+    rng = np.random.default_rng(seed)
+    n = 120
+    y, x, z = rng.uniform(0, 100, n), rng.uniform(0, 200, n), rng.uniform(0, depth, n)
+    frame = pd.DataFrame({"id": np.arange(1, n + 1), "image": image, "z": z, "y": y, "x": x})
+    frame["type"] = np.where(x < 100, "positive", "negative")
+    return NucleusTable(frame.assign(z_um=z, y_um=y, x_um=x))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """What ``detect`` leaves behind for two images."""
+    folder = tmp_path / "out"
+    for seed, image in enumerate(("a", "<b>")):
+        write_table(nuclei(seed, image), folder / f"image{seed}")
+    write_json(folder / "run.json", {"inputs": []})
+    return folder
+
+
+def test_a_run_becomes_tables_and_a_page(run: Path, tmp_path: Path) -> None:
+    result = analyse_files(run, tmp_path / "sp", settings=FAST)
+    assert len(result.nuclei) == 240
+    enrichment = read_csv(tmp_path / "sp" / "enrichment.csv")
+    same = enrichment[enrichment["type_a"] == enrichment["type_b"]]
+    assert (same["log2_ratio"].astype(float) > 0).all()  # the halves are planted
+    assert read_json(tmp_path / "sp" / "run.json")["verb"] == "spatial"
+    page = (tmp_path / "sp" / "spatial.html").read_text()
+    assert page.count("<svg") >= 4
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+
+
+def test_a_stack_thinner_than_the_reach_is_seen_from_above(run: Path, tmp_path: Path) -> None:
+    result = analyse_files(run, tmp_path / "sp", settings=FAST)
+    assert all(pattern.n_dims == 2 for pattern in result.patterns)
+    assert "seen from above" in result.notes[0]
+
+
+def test_a_deep_stack_is_analysed_in_three_dimensions(tmp_path: Path) -> None:
+    write_table(nuclei(3, "deep", depth=60.0), tmp_path / "one")
+    file = tmp_path / "one" / "nuclei.parquet"
+    result = analyse_files(file, tmp_path / "sp", settings=FAST)
+    assert all(pattern.n_dims == 3 for pattern in result.patterns)
+
+
+def test_nothing_is_written_over_what_is_there(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "sp").mkdir()
+    (tmp_path / "sp" / "mine.txt").write_text("mine")
+    with pytest.raises(CallError, match="not empty"):
+        analyse_files(run, tmp_path / "sp", settings=FAST)
+    assert [p.name for p in (tmp_path / "sp").iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_without_tables_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="run detect first"):
+        analyse_files(tmp_path / "empty", tmp_path / "sp", settings=FAST)
+    assert not (tmp_path / "sp").exists()
