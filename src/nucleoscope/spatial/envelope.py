@@ -227,7 +227,9 @@ def curve_test(
         ``"k"`` (cross-K, translation correction; L is a monotone function of it and has the same
         p), ``"pcf"``, ``"g"`` (Kaplan-Meier) or ``"co_occurrence"`` (uncorrected, as in squidpy).
     null
-        A name in ``NULLS``. ``"shift"`` says nothing about a type and itself: those are NaN.
+        A name in ``NULLS``. ``"shift"`` says nothing about a type and itself: those are NaN. In a
+        mask it is for k and pcf only, and nearly, not exactly, uniform for clustered types; its p
+        of g was found not to be uniform there and is refused.
     n_simulations
         The more, the smaller a p can be; 199 at least for a level of 5 %.
     seed, n_jobs
@@ -240,7 +242,8 @@ def curve_test(
     Raises
     ------
     CallError
-        Unknown statistic or null, or fewer than 19 simulations.
+        Unknown statistic or null, a null that does not fit the statistic in this window, or fewer
+        than 19 simulations.
     ResourceError
         The simulated curves would not fit in memory.
 
@@ -267,6 +270,10 @@ def curve_test(
         )
     pattern = pattern.with_window()
     assert pattern.window is not None  # noqa: S101  with_window made one
+    if model.is_paired and statistic not in ("k", "pcf") and not pattern.window.is_box:
+        raise CallError(
+            f"the null {null!r} of {statistic!r} is for rectangles; in a mask take k or pcf."
+        )
     corrected = statistic in ("k", "pcf")
     covariance = window_covariance(pattern.window, bins.reach) if corrected else None
     setting = _Setting(bins, pattern.window, covariance)
