@@ -43,6 +43,7 @@ demo: install  ## the whole story on small data; ends with the path of a report
 	$(BIN)/nucleoscope demo
 
 bench: install  ## the quick form of every benchmark, one after the other
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[bench]"
 	@set -e; for file in bench/bench_*.py; do echo "== $$file"; $(BIN)/python $$file --quick; done
 
 docs: install  ## write docs/reference.md anew from the docstrings
