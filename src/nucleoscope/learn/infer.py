@@ -36,8 +36,9 @@ from nucleoscope.nuclei.peaks import Peaks, find_peaks, grow
 from nucleoscope.nuclei.slices import nuclei_by_slice
 from nucleoscope.supervision.pseudo import nuclei_channel
 
-#: Side of the part of a window that is kept, in pixels.
-CORE = 2048
+#: Side of the part of a window that is kept, in pixels. With the network's reach on either side a
+#: window is 1024 wide: larger ones spend their time having memory handed out and taken back.
+CORE = 704
 #: Images whose voxels differ from the model's by more than these factors (z, y, x) are resampled.
 #: Stacks are coarse in z and differ there by nature, so little is done about it.
 SCALE_TOLERANCE = (1.6, 1.15, 1.15)
