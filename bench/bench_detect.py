@@ -25,6 +25,7 @@ import numpy as np
 from nucleoscope.data.volume import Volume
 from nucleoscope.io.tables import read_table
 from nucleoscope.io.tiff import write_ome_tiff
+from nucleoscope.learn.model import load_model
 from nucleoscope.simulator import PlaqueSettings, simulate_plaque, write_scene
 
 
@@ -60,9 +61,11 @@ def main() -> None:
     side = 512 if chosen.quick else 2048
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp)
-        stack = big_stack(side)
-        write_ome_tiff(folder / "big.ome.tif", stack)
         model = chosen.model or small_model(folder)
+        # The stack has the model's voxels: an image of another scale is resampled first, and then
+        # its cost is that of the voxels it has afterwards.
+        stack = replace(big_stack(side), spacing=load_model(model).config.spacing)
+        write_ome_tiff(folder / "big.ome.tif", stack)
         print(f"{stack.shape} x {len(stack.channels)} channels, {os.cpu_count()} cores")
         print("| run | wall s | CPU s | peak memory GB | nuclei |\n|---|---|---|---|---|")
         for run in range(chosen.repeats):
