@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from nucleoscope.learn.model import (
     Model,
     ModelConfig,
     card,
-    describe_settings,
     load_model,
     load_state,
     read_tensors,
@@ -239,12 +237,3 @@ def test_the_working_point_is_given_in_pixels_of_the_map() -> None:
 def test_a_marker_spec_carries_its_rule() -> None:
     spec = MarkerSpec(weights=(1.0,) * len(FEATURES), bias=-2.0, network_share=0.5)
     assert spec.rule().bias == -2.0
-
-
-def test_settings_become_plain_values() -> None:
-    @dataclass(frozen=True)
-    class Settings:
-        a: int = 1
-        b: tuple[int, ...] = (2, 3)
-
-    assert describe_settings(Settings()) == {"a": 1, "b": (2, 3)}

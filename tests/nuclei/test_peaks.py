@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -164,8 +165,8 @@ def test_a_higher_threshold_only_cuts_the_list(seed: int, low: float, step: floa
     rough = ndimage.gaussian_filter(rng.random((4, 20, 20)), (0.5, 1.2, 1.2))
     rough = ((rough - rough.min()) / np.ptp(rough)).astype(np.float32)
     options = PeakSettings(radius=3.0)
-    many = find_peaks(rough, options.at(low, 0.9))
-    few = find_peaks(rough, options.at(low + step, 0.9))
+    many = find_peaks(rough, replace(options, threshold=low, valley=0.9))
+    few = find_peaks(rough, replace(options, threshold=low + step, valley=0.9))
     kept = many.score > np.float32(low + step)
     assert np.array_equal(few.zyx, many.zyx[kept])
 

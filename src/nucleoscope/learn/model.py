@@ -6,7 +6,7 @@ in it can run code: the description is checked field by field and weights are pl
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +250,3 @@ def card(config: ModelConfig) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def describe_settings(value: Any) -> dict[str, Any]:
-    """A frozen dataclass as plain JSON values, for the manifest."""
-    return asdict(value)

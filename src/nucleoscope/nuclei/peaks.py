@@ -8,7 +8,7 @@ peak (the idea of the HoVer map of Graham et al. 2019, taken to 3D).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +51,6 @@ class PeakSettings:
                 raise CallError(f"{name} lies in (0, 1]; found {getattr(self, name)}.")
         if self.radius <= 0 or self.slice_px <= 0:
             raise CallError("radius and slice_px are positive.")
-
-    def at(self, threshold: float, valley: float) -> PeakSettings:
-        """The same settings at another working point."""
-        return replace(self, threshold=threshold, valley=valley)
 
 
 @dataclass(frozen=True, eq=False)
