@@ -1,0 +1,1 @@
+"""Nuclei as pictures: crops, features, subtypes, search, map."""
