@@ -108,13 +108,11 @@ class CropStore:
         """First row and crops of runs of ``size`` rows, in memory, one after the other."""
         for start in range(0, len(self), size):
             here = slice(start, start + size)
-            pictures = [np.asarray(getattr(self, name)[here]) for name in _SHAPES]
-            yield (
-                start,
-                CropStore(
-                    *pictures, self.border[here], self.slide[here], self.slides, self.id[here]
-                ),
-            )
+            morphology, context, mask = (np.asarray(getattr(self, n)[here]) for n in _SHAPES)
+            yield start, CropStore(
+                morphology, context, mask,
+                self.border[here], self.slide[here], self.slides, self.id[here],
+            )  # fmt: skip
 
     def table_rows(self, table: NucleusTable) -> NDArray[np.int64]:
         """For each crop, the row of ``table`` that holds its nucleus, by image and id.
