@@ -1,0 +1,5 @@
+"""``python -m nucleoscope.cli``."""
+
+from nucleoscope.cli import main
+
+main()
