@@ -60,6 +60,7 @@ def train(
     network: str | None = None,
     nuclei: str | int | None = None,
     marker: Sequence[str | int] = (),
+    partial: bool | None = None,
     minutes: float = 30.0,
     steps: int | None = None,
     seed: int = 0,
@@ -89,6 +90,10 @@ def train(
     nuclei, marker
         Channels by name or number; may be left out where only one choice is possible. A colour
         image needs neither.
+    partial
+        Whether only some of the nuclei were clicked: the others are then not taught as
+        background. None finds out by itself in fluorescence (``annotated_share`` of the figures
+        is the estimated share of clicked nuclei) and takes colour images as complete.
     minutes
         Longest training time.
     steps
@@ -126,7 +131,9 @@ def train(
     ]
     run = Run("train", {"recipe": chosen.name, "seed": seed, "minutes": _finite(minutes)})
     run.inputs = [_hashed(example.files) for example in examples]
-    config, lessons = prepare(examples, chosen, nuclei=nuclei, marker=marker, quiet=quiet)
+    config, lessons = prepare(
+        examples, chosen, nuclei=nuclei, marker=marker, partial=partial, quiet=quiet
+    )
     settings = TrainSettings(
         minutes=minutes, seed=seed, checkpoint=folder / CHECKPOINT, resume=resume, device=device
     )

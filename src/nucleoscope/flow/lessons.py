@@ -17,6 +17,13 @@ from nucleoscope.flow.progress import bar
 from nucleoscope.learn.feed import Lesson, make_lesson
 from nucleoscope.learn.lecl import type_table
 from nucleoscope.learn.model import ModelConfig
+from nucleoscope.learn.partial import (
+    COMPLETE,
+    Proposals,
+    clicked_share,
+    partial_lesson,
+    propose,
+)
 from nucleoscope.learn.recipes import Recipe
 from nucleoscope.supervision import (
     median_radius,
@@ -38,9 +45,15 @@ def prepare(
     *,
     nuclei: str | int | None = None,
     marker: Sequence[str | int] = (),
+    partial: bool | None = None,
     quiet: bool = True,
 ) -> tuple[ModelConfig, list[Lesson]]:
     """Settle channels, types and scale, and make a lesson of every example.
+
+    Parameters
+    ----------
+    partial
+        Whether only some of the nuclei were clicked; None finds out, see ``learn.partial``.
 
     Raises
     ------
@@ -66,6 +79,8 @@ def prepare(
             lesson, radius = _lesson(example, recipe, channels, markers, classes)
             lessons.append(lesson)
             radii.append(radius)
+    if _may_be_partial(recipe, stain, partial):
+        lessons, radii = _in_part(examples, lessons, radii, partial)
     scales = [e.volume.spacing for e in examples if e.volume.spacing is not None]
     scale = np.median(np.array(scales), axis=0).tolist() if scales else None
     spacing = (scale[0], scale[1], scale[2]) if scale is not None else None
@@ -85,6 +100,58 @@ def prepare(
         projection=recipe.projection,
     )
     return config, lessons
+
+
+def _may_be_partial(recipe: Recipe, stain: str | None, partial: bool | None) -> bool:
+    """Whether to ask if images are annotated in part.
+
+    The published recipes take clicks as complete. In colour images too much looks like a nucleus
+    for the share of clicked ones to be told, so there it must be said.
+    """
+    if recipe.projection is not None or recipe.objective == "pixel":
+        if partial:
+            raise CallError(f"recipe {recipe.name} takes every nucleus as clicked; lecl does not.")
+        return False
+    return partial is True or (partial is None and stain is not None)
+
+
+def _in_part(
+    examples: Sequence[Example],
+    lessons: Sequence[Lesson],
+    radii: Sequence[float],
+    partial: bool | None,
+) -> tuple[list[Lesson], list[float]]:
+    """The lessons, those of images annotated in part made anew, and the radii of nuclei."""
+    proposals = [_proposals(e, x) for e, x in zip(examples, lessons, strict=True)]
+    n_clicks = [int(lesson.is_taught.sum()) for lesson in lessons]
+    if partial is None and clicked_share([p.share for p in proposals], n_clicks) >= COMPLETE:
+        return [*lessons], [*radii]
+    out, sizes = [], []
+    for example, lesson, found, radius in zip(examples, lessons, proposals, radii, strict=True):
+        if partial is None and found.share >= COMPLETE:
+            out.append(lesson)
+            sizes.append(radius)
+            continue
+        inside = lesson.is_taught
+        step = z_step_px(lesson.volume.spacing, UNKNOWN_Z_STEP)
+        clicks = example.points.where(inside)
+        out.append(partial_lesson(
+            lesson.volume, clicks, lesson.types[inside], found, _area(example), step
+        ))  # fmt: skip
+        sizes.append(found.radius)
+    return out, sizes
+
+
+def _area(example: Example) -> NDArray[np.bool_]:
+    shape = example.volume.shape[1:]
+    return np.ones(shape, bool) if example.region is None else example.region.mask(shape)
+
+
+def _proposals(example: Example, lesson: Lesson) -> Proposals:
+    stain = _nuclear_view(lesson.volume).data[0]
+    clicks = example.points.zyx()[lesson.is_taught]
+    step = z_step_px(lesson.volume.spacing, UNKNOWN_Z_STEP)
+    return propose(stain, clicks, step, _area(example))
 
 
 def _lesson(

@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from nucleoscope.data.maps import UNLABELLED, PseudoLabels
-from nucleoscope.data.points import Points
-from nucleoscope.data.volume import Volume
+from nucleoscope.data.maps import UNLABELLED
+from nucleoscope.learn.lesson import Lesson, make_lesson
 from nucleoscope.learn.nets.light import with_neighbours
 from nucleoscope.learn.normalise import levels, normalise
 from nucleoscope.nuclei.hover import hover_targets
 from nucleoscope.seeds import generator
+
+__all__ = [
+    "Batch", "Crop", "Feed", "FeedSettings", "Lesson", "bumps", "collate", "draw", "make_lesson",
+    "offsets_to_centres",
+]  # fmt: skip
 
 Pixel = TypeVar("Pixel", bound=np.generic)
 
@@ -28,58 +32,6 @@ CENTRE_SLICES, CENTRE_RADII = 0.7, 0.45
 MARKERLESS = 0.1
 #: z offsets are taught in units of this many slices.
 SLICES_PER_UNIT = 2.0
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """One training image with everything its points taught.
-
-    Parameters
-    ----------
-    volume
-        The channels the network sees, in its order.
-    instances
-        ``(Z, Y, X)`` int32, 1..n.
-    foreground
-        ``(Z, Y, X)`` uint8: 0 background, 1 nucleus, 255 not taught.
-    centres
-        ``(n, 3)`` float64 z, y, x.
-    types
-        ``(n, G)`` int64, -1 where unknown, else 0..T-1; G groups (one per marker).
-    is_taught
-        ``(n,)`` bool: inside the region, so its centre counts.
-    """
-
-    volume: Volume
-    instances: NDArray[np.int32]
-    foreground: NDArray[np.uint8]
-    centres: NDArray[np.float64]
-    types: NDArray[np.int64]
-    is_taught: NDArray[np.bool_]
-
-
-def make_lesson(
-    volume: Volume,
-    pseudo: PseudoLabels,
-    points: Points,
-    types: NDArray[np.int64],
-    is_taught: NDArray[np.bool_],
-) -> Lesson:
-    """Join an image and its pseudo labels; a centre is halfway from the click to the centroid.
-
-    Clicks are a few pixels off and pseudo labels miss parts; their errors are independent.
-    """
-    n = len(points)
-    centres = points.zyx()
-    counts = np.bincount(pseudo.instances.ravel(), minlength=n + 1)[1:]
-    solid = np.flatnonzero(counts >= 20)
-    if solid.size:
-        ones = np.ones(1, dtype=np.uint8)
-        centroid = ndimage.center_of_mass(
-            np.broadcast_to(ones, pseudo.instances.shape), pseudo.instances, solid + 1
-        )
-        centres[solid] = 0.5 * centres[solid] + 0.5 * np.asarray(centroid)
-    return Lesson(volume, pseudo.instances, pseudo.foreground, centres, types, is_taught)
 
 
 @dataclass(frozen=True, eq=False)

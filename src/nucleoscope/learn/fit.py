@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +43,73 @@ def look(model: Model, lessons: Sequence[Lesson]) -> list[Seen]:
     return [Seen(lesson, maps_of(model, lesson.volume)) for lesson in lessons]
 
 
+def _counts(
+    seen: Sequence[Seen], config: ModelConfig, thresholds: Sequence[float]
+) -> NDArray[np.int64]:
+    """``(2, T, 3)`` true positives, found and clicks: of complete images, of partial ones."""
+    counts = np.zeros((2, len(thresholds), 3), dtype=np.int64)
+    for one in seen:
+        counts[int(one.lesson.partial is not None)] += _hits_at(one, config, thresholds)
+    return counts
+
+
+def _f1_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """F1 ``(...)`` of ``(2, ..., 3)`` counts; see ``extrapolated`` for images in part."""
+    whole = counts[0] + extrapolated(counts[1])
+    both = whole[..., 1] + whole[..., 2]
+    score: NDArray[np.float64] = np.where(
+        both > 0, 2 * whole[..., 0] / np.maximum(both, 1e-9), 1.0
+    )  # fmt: skip
+    return score
+
+
+def extrapolated(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """From counts against some of the nuclei to counts against all of them.
+
+    Clicks are a sample of the nuclei, so recall can be read off them; what is found beside them
+    may be right or wrong. With recall R and N found, precision 1 would mean N / R nuclei; precision
+    is at most 1, so there are no more than that, at any working point. The least of these bounds,
+    over points that find at least half of the clicks, is taken as their number M.
+
+    Parameters
+    ----------
+    counts
+        ``(..., 3)`` clicked nuclei found, all found, clicks; one row per working point.
+
+    Returns
+    -------
+    ndarray
+        ``(..., 3)`` ``R M``, found and ``M``.
+
+    Examples
+    --------
+    >>> extrapolated(np.array([[10, 150, 10], [8, 80, 10]])).tolist()
+    [[100.0, 150.0, 100.0], [80.0, 80.0, 100.0]]
+    """
+    hit, found, clicks = np.moveaxis(counts.astype(np.float64), -1, 0)
+    recall = np.divide(hit, clicks, out=np.zeros_like(hit), where=clicks > 0)
+    usable = recall >= 0.5
+    least = float((found[usable] / recall[usable]).min()) if usable.any() else 0.0
+    nuclei = max(least, float(clicks.max(initial=0)))
+    right = np.minimum(recall * nuclei, found)
+    return np.stack([right, found, np.full_like(found, nuclei)], axis=-1)
+
+
+def _hits_at(seen: Seen, config: ModelConfig, thresholds: Sequence[float]) -> NDArray[np.int64]:
+    """Rows of (true positives, found, clicks) inside the taught region, one per threshold."""
+    if config.decode == "peaks":
+        lowest = config.model_copy(update={"threshold": min(thresholds)})
+        peaks = find_peaks(seen.maps.centre, lowest.peak_settings(seen.maps.stride))
+    else:
+        peaks = find_nuclei(seen.maps, config, seen.lesson.volume.shape)[1]
+    rows = []
+    for threshold in thresholds:
+        # A weaker peak never removes a better one, so a higher threshold only cuts the list.
+        kept = peaks.score > threshold if config.decode == "peaks" else slice(None)
+        rows.append(_hits(Peaks(peaks.zyx[kept], peaks.score[kept]), seen, config.radius_px))
+    return np.array(rows, dtype=np.int64)
+
+
 def _hits(peaks: Peaks, seen: Seen, radius: float) -> tuple[int, int, int]:
     """True positives, detections and clicks, inside the taught region."""
     lesson, stride = seen.lesson, seen.maps.stride
@@ -51,12 +117,16 @@ def _hits(peaks: Peaks, seen: Seen, radius: float) -> tuple[int, int, int]:
     rows = np.rint(found).astype(int).clip(0, np.array(lesson.volume.shape[1:]) - 1)
     inside = _taught_area(lesson)[rows[:, 0], rows[:, 1]]
     truth = lesson.centres[lesson.is_taught, 1:]
+    if lesson.partial is not None:
+        truth = lesson.partial.clicks[:, 1:]
     matching = match_points(found[inside], truth, radius=MATCH_RADII * radius)
     return len(matching.predicted_index), int(inside.sum()), len(truth)
 
 
 def _taught_area(lesson: Lesson) -> NDArray[np.bool_]:
-    """Pixels where something was taught in some slice."""
+    """Pixels where something was taught in some slice; of a part, the annotated region."""
+    if lesson.partial is not None:
+        return lesson.partial.area
     area: NDArray[np.bool_] = (lesson.foreground != 255).any(axis=0)
     return area
 
@@ -68,15 +138,12 @@ def f1(hits: tuple[int, int, int]) -> float:
 
 
 def detection_f1(seen: Sequence[Seen], config: ModelConfig) -> float:
-    """Pooled detection F1 at the model's working point."""
-    totals = np.zeros(3, dtype=int)
-    for one in seen:
-        if config.decode == "slices":
-            peaks = find_nuclei(one.maps, config, one.lesson.volume.shape)[1]
-        else:
-            peaks = find_peaks(one.maps.centre, config.peak_settings(one.maps.stride))
-        totals += _hits(peaks, one, config.radius_px)
-    return f1(tuple(totals.tolist()))
+    """Pooled detection F1 at the model's working point.
+
+    Of images annotated in part it is an estimate, see ``extrapolated``.
+    """
+    others = THRESHOLDS if any(one.lesson.partial is not None for one in seen) else ()
+    return float(_f1_of(_counts(seen, config, (config.threshold, *others)))[0])
 
 
 def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
@@ -86,19 +153,12 @@ def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
     brighter than these, so the middle of the thresholds within half a percent of the best is
     taken, not the best itself.
     """
-    if config.decode == "slices":
+    if config.decode != "peaks":
         return config  # the published constants
     if not seen:
         return config
-    totals = np.zeros((len(THRESHOLDS), len(VALLEYS), 3), dtype=int)
-    for (j, valley), one in product(enumerate(VALLEYS), seen):
-        point = config.model_copy(update={"threshold": THRESHOLDS[0], "valley": valley})
-        peaks = find_peaks(one.maps.centre, point.peak_settings(one.maps.stride))
-        for i, threshold in enumerate(THRESHOLDS):
-            # A weaker peak never removes a better one, so a higher threshold only cuts the list.
-            kept = peaks.score > threshold
-            totals[i, j] += _hits(Peaks(peaks.zyx[kept], peaks.score[kept]), one, config.radius_px)
-    scores = np.apply_along_axis(lambda t: f1((int(t[0]), int(t[1]), int(t[2]))), 2, totals)
+    points = [config.model_copy(update={"valley": valley}) for valley in VALLEYS]
+    scores = _f1_of(np.stack([_counts(seen, point, THRESHOLDS) for point in points], axis=2))
     is_good = scores >= scores.max() - PLATEAU
     # Of valleys, the one that is good at most thresholds; of equals, the better, then the usual.
     rank = [

@@ -21,6 +21,7 @@ from nucleoscope.learn.fit import (
     working_point,
 )
 from nucleoscope.learn.model import Model, ModelConfig, NetworkSpec
+from nucleoscope.learn.partial import clicked_share
 from nucleoscope.learn.recipes import Recipe
 from nucleoscope.learn.train import Report, TrainSettings, train_network
 from nucleoscope.seeds import generator
@@ -133,6 +134,17 @@ def train_model(
     return _finished(model, taught, held_out, history, settings)
 
 
+def _n_clicks(lesson: Lesson) -> int:
+    """Clicks inside the region."""
+    return int(lesson.is_taught.sum() if lesson.partial is None else len(lesson.partial.clicks))
+
+
+def _annotated(lessons: Sequence[Lesson]) -> float:
+    """Estimated share of the nuclei that were clicked; 1 where images count as complete."""
+    shares = [1.0 if lesson.partial is None else lesson.partial.share for lesson in lessons]
+    return round(clicked_share(shares, [_n_clicks(lesson) for lesson in lessons]), 3)
+
+
 def _finished(
     model: Model,
     taught: Sequence[Lesson],
@@ -159,7 +171,8 @@ def _finished(
         "seed": settings.seed,
         "images": len(taught),
         "images_held_out": len(held_out),
-        "points": int(sum(lesson.is_taught.sum() for lesson in [*taught, *held_out])),
+        "points": sum(_n_clicks(lesson) for lesson in [*taught, *held_out]),
+        "annotated_share": _annotated([*taught, *held_out]),
         "steps": int(history[-1]["step"]) if history else 0,
         "detection_f1": round(detection_f1(seen, config), 4),
         "detection_f1_held_out": round(detection_f1(judges, config), 4) if judges else None,

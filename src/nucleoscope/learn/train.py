@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nucleoscope.errors import CallError, InputError
@@ -20,7 +22,9 @@ from nucleoscope.learn.infer import has_amx
 from nucleoscope.learn.model import Model, ModelConfig, load_state, read_tensors
 from nucleoscope.learn.nets import Network, build_network, channels_last
 from nucleoscope.learn.objective import Objective, Weights
+from nucleoscope.learn.partial import ROUNDS, RULED_OUT, judged, relearnt
 from nucleoscope.learn.recipes import Recipe
+from nucleoscope.nuclei.peaks import find_peaks
 
 #: Steps over which the learning rate rises.
 WARM_UP = 30
@@ -84,6 +88,12 @@ class _State:
     seconds: float = 0.0
     checks: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    #: Per round of questions and image annotated in part: sure and doubtful places.
+    answers: list[list[Answer]] = field(default_factory=list)
+
+
+#: Sure and doubtful places of one image, as lists of z, y, x.
+Answer = tuple[list[list[float]], list[list[float]]]
 
 
 def train_network(
@@ -125,7 +135,7 @@ def train_network(
     state = _start(config, recipe, settings)
     if settings.resume and settings.checkpoint is not None and settings.checkpoint.exists():
         _restore(state, settings.checkpoint, _fingerprint(config, recipe, settings))
-    feed = Feed(lessons, _feed_settings(config, recipe, state.network), settings.seed)
+    feed = _feed(lessons, state, config, recipe, settings)
     clock, before = time.monotonic(), state.seconds
     terms: list[dict[str, float]] = []
     f1: float | None = state.history[-1].get("held_out_f1") if state.history else None
@@ -133,6 +143,10 @@ def train_network(
         terms.append(_step(state, feed, recipe, settings, fraction))
         state.seconds = before + time.monotonic() - clock
         fraction = _fraction(state, recipe, settings)
+        if _is_time_to_ask(state, lessons, fraction):
+            state.answers.append(_ask(Model(config, _averaged(state, config)), lessons))
+            feed = _feed(lessons, state, config, recipe, settings)
+            state.seconds = before + time.monotonic() - clock
         if fraction * CHECKS >= state.checks + 1 or fraction >= 1.0:
             f1 = _check(state, config, held_out, terms)
             terms = []
@@ -165,6 +179,49 @@ def weights_for(recipe: Recipe) -> Weights:
     if recipe.objective == "nucleus":
         return Weights(contrast=recipe.contrast)
     return Weights(centre=0.0, offsets=1.0, types=0.0, pixel_types=1.0, contrast=recipe.contrast)
+
+
+def _feed(
+    lessons: Sequence[Lesson],
+    state: _State,
+    config: ModelConfig,
+    recipe: Recipe,
+    settings: TrainSettings,
+) -> Feed:
+    """A feed of the lessons as the last round of questions left them."""
+    if state.answers:
+        answers = iter(state.answers[-1])
+        lessons = [
+            lesson if lesson.partial is None else relearnt(lesson, *map(_places, next(answers)))
+            for lesson in lessons
+        ]
+    return Feed(lessons, _feed_settings(config, recipe, state.network), settings.seed)
+
+
+def _places(rows: list[list[float]]) -> NDArray[np.float64]:
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def _is_time_to_ask(state: _State, lessons: Sequence[Lesson], fraction: float) -> bool:
+    """Whether the next round of questions is due."""
+    n = len(state.answers)
+    is_due = n < len(ROUNDS) and ROUNDS[n] <= fraction < 1.0
+    return is_due and any(lesson.partial is not None for lesson in lessons)
+
+
+def _ask(model: Model, lessons: Sequence[Lesson]) -> list[Answer]:
+    """What the network makes of the nuclei that were not clicked, image by image."""
+    answers: list[Answer] = []
+    for one in look(model, [lesson for lesson in lessons if lesson.partial is not None]):
+        stride = one.maps.stride
+        point = model.config.model_copy(update={"threshold": RULED_OUT})
+        peaks = find_peaks(one.maps.centre, point.peak_settings(stride))
+        places = peaks.zyx * [1, stride, stride] + [0, (stride - 1) / 2, (stride - 1) / 2]
+        limit = np.array(one.lesson.volume.shape) - 1
+        assert one.lesson.partial is not None  # noqa: S101  just asked
+        sure, doubtful = judged(one.lesson.partial, places.clip(0, limit), peaks.score)
+        answers.append((sure.tolist(), doubtful.tolist()))
+    return answers
 
 
 def _feed_settings(config: ModelConfig, recipe: Recipe, network: Network) -> FeedSettings:
@@ -287,6 +344,7 @@ def _save(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:
         "seconds": state.seconds,
         "checks": state.checks,
         "history": state.history,
+        "answers": state.answers,
         "run": fingerprint,
     }
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
@@ -318,6 +376,7 @@ def _restore(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:
     state.optimiser.load_state_dict({"state": slots, "param_groups": groups})
     state.step, state.seconds = facts["step"], facts["seconds"]
     state.checks, state.history = facts["checks"], facts["history"]
+    state.answers = [[(sure, doubtful) for sure, doubtful in one] for one in facts["answers"]]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

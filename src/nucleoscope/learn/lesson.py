@@ -1,0 +1,113 @@
+"""A lesson: one training image with everything its points taught."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nucleoscope.data.maps import PseudoLabels
+from nucleoscope.data.points import Points
+from nucleoscope.data.volume import Volume
+
+#: Nuclei of fewer voxels keep their click as centre.
+SOLID = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What an image is known by of which only some nuclei were clicked.
+
+    Parameters
+    ----------
+    clicks
+        ``(n, 3)`` float64 z, y, x, all inside the region.
+    types
+        ``(n, G)`` int64, as in ``Lesson``.
+    proposals
+        ``(m, 3)`` places that look like nuclei and were not clicked.
+    area
+        ``(Y, X)`` bool: the annotated region.
+    radius, z_step
+        Of a nucleus and of a slice step, in pixels.
+    share
+        Of the nuclei that were clicked, as estimated.
+    """
+
+    clicks: NDArray[np.float64]
+    types: NDArray[np.int64]
+    proposals: NDArray[np.float64]
+    area: NDArray[np.bool_]
+    radius: float
+    z_step: float
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """One training image with everything its points taught.
+
+    Parameters
+    ----------
+    volume
+        The channels the network sees, in its order.
+    instances
+        ``(Z, Y, X)`` int32, 1..n.
+    foreground
+        ``(Z, Y, X)`` uint8: 0 background, 1 nucleus, 255 not taught.
+    centres
+        ``(n, 3)`` float64 z, y, x.
+    types
+        ``(n, G)`` int64, -1 where unknown, else 0..T-1; G groups (one per marker).
+    is_taught
+        ``(n,)`` bool: inside the region, so its centre counts.
+    voronoi
+        ``(Z, Y, X)`` int32 or None: -1 on edges between cells, the click's number on a small disk
+        around it, 0 where nothing is said (Qu et al. 2019).
+    partial
+        Only where not every nucleus was clicked.
+    """
+
+    volume: Volume
+    instances: NDArray[np.int32]
+    foreground: NDArray[np.uint8]
+    centres: NDArray[np.float64]
+    types: NDArray[np.int64]
+    is_taught: NDArray[np.bool_]
+    voronoi: NDArray[np.int32] | None = None
+    partial: Partial | None = None
+
+
+def make_lesson(
+    volume: Volume,
+    pseudo: PseudoLabels,
+    points: Points,
+    types: NDArray[np.int64],
+    is_taught: NDArray[np.bool_],
+) -> Lesson:
+    """Join an image and its pseudo labels; a centre is halfway from the click to the centroid.
+
+    Clicks are a few pixels off and pseudo labels miss parts; their errors are independent.
+    """
+    centres = between(points.zyx(), pseudo.instances)
+    return Lesson(volume, pseudo.instances, pseudo.foreground, centres, types, is_taught)
+
+
+def between(clicks: NDArray[np.float64], instances: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Halfway from every click to the centroid of its instance, where that is solid.
+
+    >>> instances = np.zeros((1, 9, 9), np.int32)
+    >>> instances[0, :5, :5] = 1
+    >>> between(np.array([[0.0, 4.0, 2.0]]), instances).tolist()
+    [[0.0, 3.0, 2.0]]
+    """
+    centres = clicks.astype(np.float64)
+    counts = np.bincount(instances.ravel(), minlength=len(clicks) + 1)[1:]
+    solid = np.flatnonzero(counts >= SOLID)
+    if solid.size:
+        ones = np.broadcast_to(np.ones(1, dtype=np.uint8), instances.shape)
+        centroid = np.asarray(ndimage.center_of_mass(ones, instances, solid + 1))
+        centres[solid] = 0.5 * centres[solid] + 0.5 * centroid
+    return centres

@@ -1,0 +1,250 @@
+"""Images of which only some nuclei were clicked: what was not clicked is not background.
+
+A blob filter proposes where further nuclei may be. At first these are unknown: neither nucleus
+nor background. Later, and twice, the half-taught network is asked: what it is sure of is taught
+as a nucleus without a type, what it doubts stays unknown, and only what it rules out becomes
+background (background propagation and self-training, Qu et al. 2020, IEEE TMI 39, section III).
+
+The same proposals tell how many nuclei were clicked: of blobs as bright as the clicked ones, the
+share that has a click.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from nucleoscope.data.maps import UNLABELLED
+from nucleoscope.data.points import Points
+from nucleoscope.data.volume import Volume
+from nucleoscope.learn.lesson import Lesson, Partial, between
+from nucleoscope.metrics.detection import match_points
+from nucleoscope.nuclei.classical import classical_maps
+from nucleoscope.nuclei.peaks import PeakSettings, find_peaks
+from nucleoscope.supervision import half_maximum, median_radius
+from nucleoscope.supervision.pseudo import nuclei_channel
+
+#: With a smaller share of clicked nuclei an image counts as annotated in part.
+COMPLETE = 0.75
+#: Blobs at least as bright as this quantile of the clicked ones are proposals.
+DIMMEST = 0.05
+#: Blobs at least as bright as this quantile tell the share of clicked nuclei.
+TYPICAL = 0.5
+#: A blob belongs to a click within this many nucleus radii and slices.
+REACH_RADII, REACH_SLICES = 2.0, 2.0
+#: What lies nearer to a click than this many radii is the clicked nucleus itself.
+SAME_RADII = 0.75
+#: Where the network's centre map is above / below these, it is sure of a nucleus / of none.
+SURE, RULED_OUT = 0.4, 0.1
+#: Shares of the training after which the network is asked.
+ROUNDS = (0.3, 0.6)
+
+Zyx = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """What a blob filter finds besides the clicks.
+
+    Parameters
+    ----------
+    zyx
+        ``(m, 3)`` blobs without a click.
+    radius
+        Median nucleus radius in pixels, measured on clicks and blobs.
+    share
+        Estimated share of the nuclei that were clicked, in (0, 1].
+    """
+
+    zyx: Zyx
+    radius: float
+    share: float
+
+
+def propose(
+    stain: NDArray[np.generic],
+    clicks: Zyx,
+    z_step: float,
+    area: NDArray[np.bool_],
+) -> Proposals:
+    """Find blobs like the clicked ones, and estimate how many nuclei were clicked.
+
+    Sparse clicks lie far apart and make the first estimate of the radius too large, so that it
+    is taken twice, the second time with the blobs as further clicks.
+
+    Parameters
+    ----------
+    stain
+        ``(Z, Y, X)``, nuclei bright.
+    clicks
+        ``(n, 3)`` inside the area.
+    z_step
+        Slice step in pixels.
+    area
+        ``(Y, X)`` bool: where blobs are looked for.
+
+    Returns
+    -------
+    Proposals
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[:60, :60]
+    >>> near = lambda b, a: np.exp(-((y - b) ** 2 + (x - a) ** 2) / 50.0)
+    >>> stain = (200 * (near(15, 15) + near(40, 42)))[None]
+    >>> found = propose(stain, np.array([[0.0, 15, 15]]), 1.0, np.ones((60, 60), bool))
+    >>> found.zyx.round().tolist(), found.share
+    ([[0.0, 40.0, 42.0]], 0.5)
+    """
+    radius = median_radius(stain, clicks, z_step)
+    for _ in range(2):
+        blobs, score = _blobs(stain, radius, z_step, area)
+        reach = (REACH_SLICES, REACH_RADII * radius, REACH_RADII * radius)
+        is_clicked = np.zeros(len(blobs), dtype=bool)
+        is_clicked[match_points(blobs, clicks, radius=reach).predicted_index] = True
+        if not is_clicked.any():
+            return Proposals(np.zeros((0, 3)), radius, 1.0)
+        is_blob = score >= np.quantile(score[is_clicked], DIMMEST)
+        others = _apart(blobs[is_blob & ~is_clicked], clicks, radius, z_step)
+        radius = median_radius(stain, np.concatenate([clicks, others]), z_step)
+    is_typical = score >= np.quantile(score[is_clicked], TYPICAL)
+    return Proposals(others, radius, float(is_clicked[is_typical].mean()))
+
+
+def _apart(places: Zyx, clicks: Zyx, radius: float, z_step: float) -> Zyx:
+    """The places that do not lie in a clicked nucleus: a long one can have two peaks."""
+    scale = np.array([z_step, 1.0, 1.0])
+    distance, _ = cKDTree(clicks * scale).query(places * scale)
+    return places[np.asarray(distance) > SAME_RADII * radius]
+
+
+def _blobs(
+    stain: NDArray[np.generic], radius: float, z_step: float, area: NDArray[np.bool_]
+) -> tuple[Zyx, NDArray[np.float64]]:
+    """Blobs inside the area and their heights."""
+    maps = classical_maps(stain, radius, z_step)
+    peaks = find_peaks(
+        maps.centre, PeakSettings(threshold=0.05, radius=radius, slice_px=max(z_step, 1e-3))
+    )
+    rows = np.rint(peaks.zyx[:, 1:]).astype(np.int64).clip(0, np.array(area.shape) - 1)
+    inside = area[rows[:, 0], rows[:, 1]]
+    return peaks.zyx[inside], peaks.score[inside]
+
+
+def clicked_share(shares: Sequence[float], clicks: Sequence[int]) -> float:
+    """Share of clicked nuclei over images: all clicks by all nuclei there are thought to be.
+
+    >>> clicked_share([1.0, 0.5], [10, 10])
+    0.6666666666666666
+    """
+    nuclei = sum(n / share for n, share in zip(clicks, shares, strict=True))
+    return sum(clicks) / nuclei if nuclei else 1.0
+
+
+def partial_lesson(
+    volume: Volume, points: Points, types: NDArray[np.int64], found: Proposals,
+    area: NDArray[np.bool_], z_step: float,
+) -> Lesson:  # fmt: skip
+    """The first lesson of an image annotated in part: every proposal is unknown.
+
+    Parameters
+    ----------
+    volume
+        As the network sees it.
+    points, types
+        The clicks inside the area and their types ``(n, G)``.
+    found
+        Of ``propose``.
+    area
+        ``(Y, X)`` bool.
+    z_step
+        Slice step in pixels.
+    """
+    partial = Partial(
+        points.zyx(), types, found.zyx, area, found.radius, z_step, found.share
+    )  # fmt: skip
+    return taught_with(volume, partial, np.zeros((0, 3)), found.zyx)
+
+
+def taught_with(volume: Volume, partial: Partial, sure: Zyx, doubtful: Zyx) -> Lesson:
+    """The lesson in which ``sure`` places are nuclei without a type and ``doubtful`` ones unknown.
+
+    All places take part in the outlines, so that a clicked nucleus does not flow into one beside
+    it. The outline of a doubtful one, and half a radius around, is left unlabelled.
+
+    Parameters
+    ----------
+    volume
+        As the network sees it.
+    partial
+        Of the image.
+    sure, doubtful
+        ``(a, 3)`` and ``(b, 3)`` z, y, x.
+    """
+    stain = nuclei_channel(volume) if volume.is_rgb else volume.data[-1]
+    known = np.concatenate([partial.clicks, sure])
+    places = np.concatenate([known, doubtful])
+    found = half_maximum(
+        stain, places, partial.z_step, region=partial.area, radius=partial.radius
+    )  # fmt: skip
+    instances, foreground = found.instances, found.foreground.copy()
+    unknown = instances > len(known)
+    z, y, x = np.rint(doubtful).astype(np.int64).T
+    unknown[z, y, x] = True
+    margin = ndimage.distance_transform_edt(
+        ~unknown, sampling=(partial.z_step, 1.0, 1.0)
+    ) <= max(1.0, 0.5 * partial.radius)  # fmt: skip
+    foreground[margin & (instances == 0)] = UNLABELLED
+    foreground[unknown] = UNLABELLED
+    instances = np.where(instances > len(known), 0, instances).astype(np.int32)
+    types = np.full((len(known), partial.types.shape[1]), -1, dtype=np.int64)
+    types[: len(partial.clicks)] = partial.types
+    return Lesson(
+        volume, instances, foreground, between(known, instances), types,
+        np.ones(len(known), dtype=bool), partial=partial,
+    )  # fmt: skip
+
+
+def judged(partial: Partial, peaks: Zyx, score: NDArray[np.float64]) -> tuple[Zyx, Zyx]:
+    """Sort a network's peaks and the proposals into sure and doubtful ones.
+
+    Parameters
+    ----------
+    partial
+        Of the image.
+    peaks, score
+        ``(n, 3)`` in pixels of the image and ``(n,)``: every peak of the centre map above
+        ``RULED_OUT``.
+
+    Returns
+    -------
+    tuple of ndarray
+        ``sure`` and ``doubtful``; peaks of clicked nuclei and outside the area are in neither. A
+        proposal that the network has no peak for is background.
+    """
+    rows = np.rint(peaks[:, 1:]).astype(np.int64).clip(0, np.array(partial.area.shape) - 1)
+    fresh = partial.area[rows[:, 0], rows[:, 1]]
+    reach = (REACH_SLICES, REACH_RADII * partial.radius, REACH_RADII * partial.radius)
+    fresh[match_points(peaks, partial.clicks, radius=reach).predicted_index] = False
+    sure, doubtful = peaks[fresh & (score >= SURE)], peaks[fresh & (score < SURE)]
+    clicks, radius, z_step = partial.clicks, partial.radius, partial.z_step
+    return _apart(sure, clicks, radius, z_step), _apart(doubtful, clicks, radius, z_step)
+
+
+def relearnt(lesson: Lesson, sure: Zyx, doubtful: Zyx) -> Lesson:
+    """The lesson anew, after a round of questions.
+
+    Raises
+    ------
+    ValueError
+        The lesson is not one of an image annotated in part.
+    """
+    if lesson.partial is None:
+        raise ValueError("this lesson is of an image annotated in full.")
+    made = taught_with(lesson.volume, lesson.partial, sure, doubtful)
+    return replace(made, voronoi=lesson.voronoi)
