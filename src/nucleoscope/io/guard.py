@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gzip
 import hashlib
 import io
 import json
@@ -20,7 +21,7 @@ import shutil
 import socket
 import zipfile
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -481,6 +482,19 @@ def write_bytes(path: Path | str, data: bytes, *, overwrite: bool = False) -> No
     """Write ``data`` to ``path`` through ``atomic_write``."""
     with atomic_write(path, overwrite=overwrite) as temp:
         temp.write_bytes(data)
+
+
+def write_stream(
+    path: Path | str, parts: Iterable[bytes], *, compress: bool = False, overwrite: bool = False
+) -> None:
+    """Write ``parts`` one after the other to ``path`` through ``atomic_write``, or as gzip."""
+    with atomic_write(path, overwrite=overwrite) as temp, temp.open("wb") as plain:
+        # Without a name and a time the same content gives the same file.
+        packed = gzip.GzipFile("", "wb", 6, plain, mtime=0) if compress else None
+        for part in parts:
+            (packed or plain).write(part)
+        if packed is not None:
+            packed.close()
 
 
 def write_text(path: Path | str, text: str, *, overwrite: bool = False) -> None:
