@@ -339,7 +339,7 @@ def _relabelled_curves(
     """As ``_simulated_curves`` for relabellings: pairs and weights are found once."""
     weights = None if setting.covariance is None else pairs.weights(setting.covariance)
     placed = _sorted(pattern, pairs)
-    dealt = Relabelling.of(placed, pairs.start, pairs.end, weights, pairs.slots, setting.bins.n + 1)
+    dealt = Relabelling.of(placed, pairs.start, pairs.end, weights, pairs.firsts)
     seeds = stream_seeds(seed, n)
 
     def work(part: slice) -> Array:

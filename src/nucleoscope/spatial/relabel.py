@@ -17,30 +17,31 @@ BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Relabelling:
-    """Pairs, their weights and slots, ready for any number of relabellings within strata.
+    """Pairs and their weights, ready for any number of relabellings within strata.
 
     Parameters
     ----------
     start, end
         ``(m,)`` uint32: the two nuclei of each pair, in the order of their strata.
-    weights, slots
-        ``(m,)`` float64 and uint32, or empty for ones and for slot 0.
+    weights
+        ``(m,)`` float64.
+    firsts
+        ``(n_slots + 1,)`` int64: where the pairs of each slot start.
     labels
         ``(n,)`` uint8, in the order of the strata.
     starts
         ``(n_strata + 1,)`` int64.
-    n_types, n_slots
-        Sizes of the result.
+    n_types
+        K.
     """
 
     start: NDArray[np.uint32]
     end: NDArray[np.uint32]
     weights: NDArray[np.float64]
-    slots: NDArray[np.uint32]
+    firsts: NDArray[np.int64]
     labels: NDArray[np.uint8]
     starts: NDArray[np.int64]
     n_types: int
-    n_slots: int
 
     @classmethod
     def of(
@@ -49,10 +50,9 @@ class Relabelling:
         rows: NDArray[np.integer[Any]],
         columns: NDArray[np.integer[Any]],
         weights: NDArray[np.float64] | None = None,
-        slots: NDArray[np.int32] | None = None,
-        n_slots: int = 1,
+        firsts: NDArray[np.int64] | None = None,
     ) -> Relabelling:
-        """Pairs ``rows[e], columns[e]`` of a pattern's nuclei."""
+        """Pairs ``rows[e], columns[e]`` of a pattern's nuclei, slot by slot (default: one slot)."""
         strata = np.zeros(len(pattern), np.int64) if pattern.strata is None else pattern.strata
         order = np.argsort(strata, kind="stable")
         sizes = np.unique(strata, return_counts=True)[1]
@@ -61,18 +61,17 @@ class Relabelling:
         return cls(
             place[rows],
             place[columns],
-            np.empty(0) if weights is None else np.ascontiguousarray(weights, np.float64),
-            np.empty(0, np.uint32) if slots is None else slots.astype(np.uint32),
+            np.ones(len(rows)) if weights is None else np.ascontiguousarray(weights, np.float64),
+            np.array([0, len(rows)], np.int64) if firsts is None else firsts,
             pattern.codes[order],
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             pattern.n_types,
-            n_slots,
         )
 
     def sums(self, seeds: NDArray[np.uint64]) -> NDArray[np.float64]:
         """``(len(seeds), K, K, n_slots)``: sums of every seed's relabelling, pairs as given."""
+        k = self.n_types
         found = permuted_pair_sums(
-            self.start, self.end, self.weights, self.slots, self.labels, self.starts, seeds,
-            self.n_types, self.n_slots,
-        )  # fmt: skip
-        return np.moveaxis(found, 1, 3)
+            self.start, self.end, self.weights, self.firsts, self.labels, self.starts, seeds, k
+        )
+        return np.ascontiguousarray(found.transpose(2, 1, 0)).reshape(len(seeds), k, k, -1)
