@@ -497,6 +497,18 @@ def write_stream(
             packed.close()
 
 
+def write_zip(
+    path: Path | str, entries: Iterable[tuple[str, bytes]], *, overwrite: bool = False
+) -> None:
+    """Write named entries as a zip archive through ``atomic_write``, without times."""
+    with (
+        atomic_write(path, overwrite=overwrite) as temp,
+        zipfile.ZipFile(temp, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, data in entries:
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+
+
 def write_text(path: Path | str, text: str, *, overwrite: bool = False) -> None:
     """Write UTF-8 ``text`` to ``path`` through ``atomic_write``."""
     write_bytes(path, text.encode("utf-8"), overwrite=overwrite)

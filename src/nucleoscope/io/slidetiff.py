@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import imagecodecs
@@ -41,6 +43,8 @@ _MOST_TAG_MPP = 10.0
 _THREADS = min(2, os.cpu_count() or 1)
 _TILES_FOR_THREADS = 8
 _MOST_TILE = 1 << 26  # samples
+#: Decoded tiles kept, in bytes: neighbouring regions share the tiles of their rims.
+_CACHE = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +108,30 @@ class _Level:
         return tile
 
 
+class _Tiles:
+    """The decoded tiles used last, up to a number of bytes; for several threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+        self._tiles: OrderedDict[tuple[int, int], UInt8s] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[int, int]) -> UInt8s | None:
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
+    def put(self, key: tuple[int, int], tile: UInt8s) -> None:
+        with self._lock:
+            if key not in self._tiles:
+                self._tiles[key] = tile
+                self._bytes += tile.nbytes
+            while self._bytes > self._most:
+                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+
+
 class TileReader:
     """Reads boxes of the levels of one file.
 
@@ -118,6 +146,7 @@ class TileReader:
     def __init__(self, path: Path, levels: list[_Level]) -> None:
         self._path, self._levels = path, levels
         self._pool: ThreadPoolExecutor | None = None
+        self._tiles = _Tiles(_CACHE)
 
     def __call__(self, level: int, box: Box) -> UInt8s:
         """A box inside a level, in its pixels; tiles that were never stored are white."""
@@ -132,7 +161,7 @@ class TileReader:
                     top, left = row * height, column * width
                     ya, yb = max(top, y0), min(top + height, y1)
                     xa, xb = max(left, x0), min(left + width, x1)
-                    tile = self._tile(file, at, row * at.across + column)
+                    tile = self._tile(file, level, row * at.across + column)
                     part = 255 if tile is None else tile[ya - top : yb - top, xa - left : xb - left]
                     out[ya - y0 : yb - y0, xa - x0 : xb - x0] = part
 
@@ -160,15 +189,20 @@ class TileReader:
         if error := next((e for e in failed if e is not None), None):
             raise error
 
-    def _tile(self, file: int, level: _Level, index: int) -> UInt8s | None:
+    def _tile(self, file: int, level: int, index: int) -> UInt8s | None:
         """One decoded tile, or None where none is stored."""
-        count = int(level.counts[index])
+        at = self._levels[level]
+        count = int(at.counts[index])
         if not count:
             return None
-        raw = os.pread(file, count, int(level.starts[index]))
-        if len(raw) != count:
-            raise InputError(f"{self._path}: it became shorter while it was read.")
-        return level.decode(raw, index)
+        tile = self._tiles.get((level, index))
+        if tile is None:
+            raw = os.pread(file, count, int(at.starts[index]))
+            if len(raw) != count:
+                raise InputError(f"{self._path}: it became shorter while it was read.")
+            tile = at.decode(raw, index)
+            self._tiles.put((level, index), tile)
+        return tile
 
 
 # Opening ----------------------------------------------------------------------------------------

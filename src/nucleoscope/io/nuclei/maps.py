@@ -69,8 +69,8 @@ def _refuse_image(plane: NDArray[np.int32], where: str) -> None:
     n, differ = int(both.sum()), int((both & (left != right)).sum())
     if n and differ > n / 2:
         raise InputError(
-            f"{where}: {differ / n:.0%} of its neighbouring pixels differ, so it looks like a picture; "
-            "give the instance map."
+            f"{where}: {differ / n:.0%} of its neighbouring pixels differ, so it looks like a "
+            "picture; give the instance map."
         )
 
 
