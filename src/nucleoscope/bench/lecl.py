@@ -1,0 +1,146 @@
+"""``nucleoscope bench lecl``: every recipe on the same images with the same network and minutes.
+
+The structure is that of Tables 1 and 2 of Moradinasab et al. 2023, with seeds and intervals, and
+with curves the paper does not have: markers at other z, number of points, reliability, harder
+stacks, outlines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from nucleoscope.bench import trials
+from nucleoscope.bench.frame import Benchmark, Budget, Place, Run
+from nucleoscope.bench.lecl_page import render
+from nucleoscope.flow.lecl import train
+from nucleoscope.learn.recipes import RECIPES
+
+NETWORK = "light"
+#: Table 1, in the order of the paper's, with the two that are not in it.
+TABLE_1 = ("lecl", "lecl-paper", "emip", "mip", "qu", "classical", "full")
+#: Points kept: a share of each image's, or a number of all images' together.
+POINTS: Mapping[str, float | int] = {"30%": 0.3, "10%": 0.1, "300": 300, "100": 100, "30": 30,
+                                     "10": 10}  # fmt: skip
+FOLDS = 2
+#: H&E: the default recipe, and the same without its contrast.
+CONTRAST: Mapping[str, dict[str, float]] = {"lecl": {}, "lecl-no-contrast": {"contrast": 0.0}}
+
+Figures = Callable[[Run, Place], dict[str, Any]]
+
+
+def runs(budget: Budget) -> tuple[Run, ...]:
+    """Every run, the most important first: what decides for one seed, then further seeds."""
+    tiers: list[tuple[int, int, list[Run]]] = []
+    for index, seed in enumerate(budget.seeds):
+        tiers += [
+            (index, index, _table_1(budget, seed) + _points(budget, seed, ("30%", "10%"))),
+            (index + 1, index, _simulated(budget, seed) + _default(seed)),
+            (index + 1, index, _histology(budget, seed, "interleaved") + _dsb(budget, seed)),
+            (index + 2, index, _points(budget, seed, ("300", "100", "30", "10"))),
+            (index + 3, index, _histology(budget, seed, "blocks")),
+        ]
+    tiers.sort(key=lambda tier: tier[:2])
+    return tuple(run for _, _, group in tiers for run in group)
+
+
+def _run(
+    part: str,
+    what: str,
+    seed: int,
+    budget: Budget,
+    figures: Figures,
+    *,
+    overhead: float,
+    **more: Any,
+) -> Run:
+    """A run, its parameters with the recipe's settings of today, and what it lacks."""
+    name = more.pop("recipe", what)
+    has_network = name not in RECIPES or RECIPES[name].network is not None
+    parameters = {
+        "part": part, "what": what, "recipe": name, "seed": seed,
+        "network": NETWORK if has_network else None,
+        "minutes": None if budget.steps is not None else budget.minutes, "steps": budget.steps,
+        "settings": asdict(RECIPES[name]) if name in RECIPES else None, **more,
+    }  # fmt: skip
+    # A step of the light network takes about a second on one core.
+    training = budget.minutes if budget.steps is None else budget.steps / 60
+    return Run(
+        f"{part}.{what.replace('%', 'pct')}.{budget.label}.seed{seed}",
+        parameters,
+        figures,
+        overhead + (training if has_network else 0.5),
+        lambda data: lacks(data, part, name),
+    )
+
+
+def lacks(data: Path, part: str, recipe: str) -> str:
+    """What keeps a recipe from being run on a part's data, ``""`` if nothing."""
+    if recipe not in RECIPES:
+        return f"there is no recipe {recipe} yet"
+    folders = {"histology": "crc_histophenotypes", "dsb2018": "dsb2018_fluorescence"}
+    if part != "simulator":
+        folder = data / folders.get(part, "plaque")
+        if not folder.is_dir():
+            return f"{folder} is not there"
+    if recipe == "full":
+        if part == "plaque" and not trials.labels_of(trials.images_of(data, "d1_train")):
+            return "d1_train has points only, no instance maps to learn from"
+        if not trials.labels_argument():
+            return "train takes no instance maps yet"
+    return ""
+
+
+def _table_1(budget: Budget, seed: int) -> list[Run]:
+    """Every recipe on the plaque stacks."""
+    return [_run("plaque", name, seed, budget, trials.plaque, overhead=1.5) for name in TABLE_1]
+
+
+def _default(seed: int) -> list[Run]:
+    """The default recipe for as long as ``train`` trains by default."""
+    minutes = float(signature(train).parameters["minutes"].default)
+    longer = Budget((seed,), minutes)
+    return [_run("default", "lecl", seed, longer, trials.plaque, overhead=1.5)]
+
+
+def _points(budget: Budget, seed: int, kept: Sequence[str]) -> list[Run]:
+    """The default recipe with some of the points."""
+    return [
+        _run("points", label, seed, budget, trials.plaque, overhead=1.5, recipe="lecl",
+             points=POINTS[label])
+        for label in kept
+    ]  # fmt: skip
+
+
+def _simulated(budget: Budget, seed: int) -> list[Run]:
+    """Every recipe on simulated stacks, judged under easier and harder conditions."""
+    return [
+        _run("simulator", name, seed, budget, trials.simulated, overhead=4,
+             stacks=trials.SIMULATED, judged=trials.JUDGED, conditions=trials.conditions())
+        for name in TABLE_1
+    ]  # fmt: skip
+
+
+def _histology(budget: Budget, seed: int, layout: str) -> list[Run]:
+    """H&E with and without contrast, every fold."""
+    return [
+        _run("histology", f"{what}-{layout}-{number + 1}of{FOLDS}", seed, budget,
+             trials.histology, overhead=1, recipe="lecl", changes=changes, layout=layout,
+             fold=number, folds=FOLDS)
+        for number in range(FOLDS)
+        for what, changes in CONTRAST.items()
+    ]  # fmt: skip
+
+
+def _dsb(budget: Budget, seed: int) -> list[Run]:
+    """Outlines from points against outlines from instance maps."""
+    return [
+        _run("dsb2018", name, seed, budget, trials.dsb2018, overhead=1.5)
+        for name in ("lecl", "full")
+    ]
+
+
+LECL = Benchmark("lecl", runs, render, "results")

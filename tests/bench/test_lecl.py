@@ -1,0 +1,288 @@
+"""The plan of ``bench lecl``, its figures out of records, and its page."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nucleoscope.bench import BENCHES, Budget, bench, lecl, trials
+from nucleoscope.bench import lecl_read as read
+from nucleoscope.bench.frame import Record, Run, record_path
+from nucleoscope.bench.lecl_claims import claims, ranked, verdict
+from nucleoscope.bench.lecl_page import render
+from nucleoscope.bench.lecl_read import Results
+from nucleoscope.bench.page import to_html, to_markdown
+from nucleoscope.errors import CallError, InputError
+from nucleoscope.io import guard
+from nucleoscope.metrics.detection import PairCounts
+from nucleoscope.metrics.detection import f_type as f_type_of_counts
+
+BINS = 10
+
+
+def image(name: str, positive: tuple[int, int, int], **more: Any) -> dict[str, Any]:
+    """An image with ten times as many negative nuclei, all found."""
+    tp, fp, fn = positive
+    rule = {"nuclei": [10 * tp, fp, fn], "types": {"positive": [tp, fp, fn]}}
+    return {
+        "image": name, "optimal": rule, "greedy": rule, "z_error": 0.25,
+        "pair_counts": {"positive": [tp, fp, fn, 0, 0], "negative": [9 * tp, fn, fp, 0, 0]},
+        "confusion": [["negative", "negative", 9 * tp], ["positive", "positive", tp]], **more,
+    }  # fmt: skip
+
+
+def group(*positives: tuple[int, int, int]) -> dict[str, Any]:
+    filled = [None] * (BINS - 1)
+    return {
+        "images": [image(f"i{n}", counts) for n, counts in enumerate(positives)],
+        "calibration_error": 0.02, "z_within_one_slice": 0.9, "seconds_per_image": 1.5,
+        "reliability": {"confidence": [*filled, 0.97], "accuracy": [*filled, 0.95],
+                        "n": [0] * (BINS - 1) + [40]},
+    }  # fmt: skip
+
+
+def figures_of(run: Run, good: int) -> dict[str, Any]:
+    """Figures of a run whose recall is ``good`` of 100."""
+    found = group((good, 0, 100 - good), (good, 0, 100 - good))
+    train = {"steps": 9, "points": 1000, "minutes": 1.0}
+    part = run.parameters["part"]
+    if part == "histology":
+        return {"train": train, **dict.fromkeys(trials.HISTOLOGY_RADII, found)}
+    if part == "dsb2018":
+        images = [{"image": "a", "aji": good / 100, "pq": 0.5, "dice": 0.8}]
+        return {"train": train, "images": images, "aji": good / 100}
+    names = trials.conditions() if part == "simulator" else trials.COHORTS
+    return {"train": train, **dict.fromkeys(names, found)}
+
+
+GOOD = {"mip": 60, "emip": 70, "lecl-paper": 80, "lecl": 99, "full": 100}
+
+
+def record_of(run: Run) -> Record:
+    good = GOOD.get(str(run.parameters["what"]), 90)
+    return {
+        "run": run.name, "parameters": dict(run.parameters), "versions": {"nucleoscope": "0"},
+        "machine": {"cores": 2, "machine": "m"}, "minutes": 3.0, "cpu_minutes": 3.0,
+        "is_resumed": False, "figures": figures_of(run, good),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plan() -> tuple[Run, ...]:
+    return lecl.runs(Budget())
+
+
+@pytest.fixture(scope="module")
+def whole(plan: tuple[Run, ...]) -> Results:
+    return Results(plan, {run.name: record_of(run) for run in plan})
+
+
+# The plan ---------------------------------------------------------------------------------------
+
+
+def test_names_are_unique_and_files(plan: tuple[Run, ...]) -> None:
+    names = [run.name for run in plan]
+    assert len(set(names)) == len(names)
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-") for name in names)
+
+
+def test_parameters_are_plain_values(plan: tuple[Run, ...], tmp_path: Path) -> None:
+    for number, run in enumerate(plan[:25]):
+        guard.write_json(tmp_path / f"{number}.json", dict(run.parameters))
+
+
+def test_the_most_important_runs_come_first(plan: tuple[Run, ...]) -> None:
+    place = {run.name: i for i, run in enumerate(plan)}
+    assert plan[0].name == "plaque.lecl.10min.seed0"
+    first = [place[f"plaque.{recipe}.10min.seed0"] for recipe in lecl.TABLE_1]
+    assert max(first) < place["plaque.lecl.10min.seed1"] < place["plaque.lecl.10min.seed2"]
+    assert place["simulator.mip.10min.seed0"] < place["points.10.10min.seed0"]
+    for part in ("plaque", "points", "simulator", "histology", "dsb2018"):
+        seeds = [run.parameters["seed"] for run in plan if run.parameters["part"] == part]
+        assert seeds[0] == 0
+        assert seeds[-1] == 2
+
+
+def test_every_network_of_the_table_is_the_same_and_trains_as_long(plan: tuple[Run, ...]) -> None:
+    for run in plan:
+        assert run.parameters["network"] in ("light", None)
+        assert run.parameters["minutes"] == (30.0 if run.name.startswith("default") else 10.0)
+
+
+def test_steps_replace_minutes_but_not_in_the_default_run() -> None:
+    runs = {run.name: run for run in lecl.runs(Budget((4,), 10.0, steps=50))}
+    assert runs["plaque.lecl.50steps.seed4"].parameters["steps"] == 50
+    assert runs["plaque.lecl.50steps.seed4"].parameters["minutes"] is None
+    assert runs["default.lecl.30min.seed4"].parameters["steps"] is None
+
+
+def test_a_recipe_that_does_not_exist_is_missing(tmp_path: Path) -> None:
+    assert lecl.lacks(tmp_path, "simulator", "telepathy") == "there is no recipe telepathy yet"
+    assert "is not there" in lecl.lacks(tmp_path, "plaque", "lecl")
+    assert lecl.lacks(tmp_path, "simulator", "lecl") == ""
+
+
+def test_only_one_run_of_each_pair_of_folds_sees_a_tile() -> None:
+    for layout in ("interleaved", "blocks"):
+        folds = np.array([trials.fold(80, k, 2, layout) for k in range(2)])
+        assert (folds.sum(axis=0) == 1).all()
+        assert (folds.sum(axis=1) == 40).all()
+
+
+# Figures ----------------------------------------------------------------------------------------
+
+
+def test_figures_are_taken_by_seed_and_image(whole: Results) -> None:
+    counts = read.counts_of(whole.groups("plaque", "mip", "d2_dev"), "positive")
+    assert counts.shape == (3, 2, 3)
+    assert read.scored(whole.groups("plaque", "mip", "d2_dev"), "positive").mean == pytest.approx(
+        2 * 60 / (2 * 60 + 40)
+    )
+    assert read.scored([], "positive") is read.UNKNOWN
+
+
+def test_f_c_is_that_of_the_metrics() -> None:
+    counts = {"a": [5, 1, 2, 3, 4]}
+    spread = read.f_type([[image("i", (1, 0, 0), pair_counts=counts)]], "a")
+    assert spread.mean == pytest.approx(f_type_of_counts(PairCounts(5, 1, 2, 3, 4)))
+
+
+def test_folds_count_only_when_all_are_there(plan: tuple[Run, ...]) -> None:
+    half = {
+        run.name: record_of(run)
+        for run in plan
+        if run.parameters["part"] == "histology" and run.parameters["fold"] == 0
+    }
+    assert Results(plan, half).folds("lecl", "interleaved", "6px") == []
+    both = half | {
+        run.name: record_of(run) for run in plan if run.name.startswith("histology.lecl-inter")
+    }
+    found = Results(plan, both).folds("lecl", "interleaved", "6px")
+    assert [len(images) for images in found] == [4, 4, 4]
+
+
+def test_a_missed_nucleus_lowers_only_the_strict_weighted_f1() -> None:
+    counts = {"a": [4, 0, 0, 0, 4]}
+    one = [image("i", (1, 0, 0), pair_counts=counts, confusion=[["a", "a", 4], ["", "a", 9]])]
+    assert read.weighted_f1(one) == 1.0
+    assert read.weighted_f1(one, missed=True) == pytest.approx(2 * 4 / (4 + 8))
+    assert math.isnan(read.weighted_f1([image("i", (1, 0, 0), confusion=[])]))
+
+
+def test_bins_of_several_seeds_are_weighed_by_their_nuclei() -> None:
+    groups = [
+        {"reliability": {"confidence": [0.5, None], "accuracy": [1.0, None], "n": [30, 0]}},
+        {"reliability": {"confidence": [0.3, 0.9], "accuracy": [0.0, 0.8], "n": [10, 5]}},
+    ]
+    confidence, accuracy, n = read.reliability_of(groups)
+    assert confidence.tolist() == pytest.approx([0.45, 0.9])
+    assert accuracy.tolist() == pytest.approx([0.75, 0.8])
+    assert n.tolist() == [40, 5]
+
+
+# Claims -----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_claimed_without_runs(plan: tuple[Run, ...]) -> None:
+    table = claims(Results(plan, {}))
+    assert {row[3] for row in table.rows} == {"not measured yet"}
+
+
+def test_claims_follow_the_figures(whole: Results) -> None:
+    rows = {row[0]: row for row in claims(whole).rows}
+    assert rows["emip above mip, positive F1, d2_dev"][3] == "holds"
+    assert rows["order of recipes on harder simulated stacks, dim"][2] == (
+        "lecl > lecl-paper > emip > mip"
+    )
+    assert rows["expected calibration error of lecl's types, d2_dev"][3] == "holds"
+    kept = "share of its positive F1 kept with 30% of the points, d2_dev"
+    assert rows[kept][3] == "does not hold"
+    assert rows["AJI from points over AJI from instance maps, DSB 2018"][2] == "0.990"
+
+
+def test_a_verdict_needs_a_value() -> None:
+    assert verdict(float("nan"), 0) == "not measured yet"
+    assert ranked({}) == []
+
+
+# The page ---------------------------------------------------------------------------------------
+
+
+def test_a_page_without_runs_names_all_of_them_and_draws_nothing(plan: tuple[Run, ...]) -> None:
+    page = render(Budget(), plan, {}, {"plaque.qu.10min.seed0": "there is no recipe qu yet"})
+    text = to_markdown(page, "pictures")
+    assert "0 of 93 runs are finished" in text
+    assert list(page.pictures()) == []
+    assert "there is no recipe qu yet" in text
+    assert "| plaque lecl | 0, 1, 2 | not done yet |" in text
+
+
+def test_a_whole_page_misses_nothing(plan: tuple[Run, ...], whole: Results) -> None:
+    page = render(Budget(), plan, whole.records, {})
+    text = to_markdown(page, "pictures")
+    names = {picture.name for picture in page.pictures()}
+    assert names == {"recipes", "reliability", "points", "markers"}
+    assert text.rstrip().endswith("Nothing.")
+    assert "nan" not in text
+    assert all("nan" not in picture.svg for picture in page.pictures())
+    assert "| lecl | NC | 1.000 ± 0.000 | 0.990 ± 0.000 | 0.995 ± 0.000 |" in text
+    assert to_html(page) == to_html(render(Budget(), plan, whole.records, {}))
+
+
+def test_one_seed_is_shown_without_a_deviation(plan: tuple[Run, ...]) -> None:
+    records = {run.name: record_of(run) for run in plan if run.parameters["seed"] == 0}
+    text = to_markdown(render(Budget(), plan, records, {}), "p")
+    assert "| lecl | NC | 1.000 | 0.990 | 0.995 |" in text
+    assert "±" not in text
+
+
+def test_records_of_other_settings_are_named(plan: tuple[Run, ...]) -> None:
+    run = plan[0]
+    record = record_of(run)
+    record["parameters"] = {**record["parameters"], "settings": {"steps": -1}}
+    text = to_markdown(render(Budget(), plan, {run.name: record}, {}), "p")
+    assert f"to do the run again: {run.name}." in text
+
+
+# The verb ---------------------------------------------------------------------------------------
+
+
+def test_listing_does_and_writes_nothing(tmp_path: Path) -> None:
+    outcome = bench(
+        "lecl", data=tmp_path, output=tmp_path / "results", only="plaque.*seed0", list_only=True
+    )
+    assert "0 of 7 runs are done" in outcome.text
+    assert outcome.files == ()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_rendered_and_what_lacks_data_is_left(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    run = lecl.runs(Budget())[0]
+    guard.write_json(record_path(results / "lecl", run), record_of(run))
+    told: list[str] = []
+    outcome = bench(
+        "lecl", data=tmp_path, output=results, docs=tmp_path / "docs", only="plaque",
+        budget=Budget((0,)), tell=told.append,
+    )  # fmt: skip
+    assert outcome.done == (run.name,)
+    assert told == []
+    assert outcome.exit_code == 0
+    assert (tmp_path / "docs" / "results.md").is_file()
+    assert (tmp_path / "docs" / "pictures" / "results" / "recipes.svg").is_file()
+    assert "is not there" in outcome.left["plaque.mip.10min.seed0"]
+    before = (results / "lecl" / "results.html").read_bytes()
+    bench("lecl", data=tmp_path, output=results, only="plaque")
+    assert (results / "lecl" / "results.html").read_bytes() == before
+
+
+def test_unknown_benchmarks_and_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CallError, match="no benchmark 'x'; there are lecl"):
+        bench("x")
+    with pytest.raises(InputError, match="no such folder"):
+        bench("lecl", data=tmp_path / "absent")
+    assert all(name == one.name for name, one in BENCHES.items())
