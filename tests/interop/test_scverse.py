@@ -21,6 +21,9 @@ from nucleoscope.io.export.scverse import (
     write_spatialdata,
 )
 
+# Other libraries may warn of their own future.
+pytestmark = pytest.mark.filterwarnings("default")
+
 RING = [(0.5, 0.5), (0.5, 4.5), (4.5, 4.5), (4.5, 0.5)]
 
 

@@ -205,4 +205,5 @@ def write_spatialdata(
     """
     data = to_spatialdata(nuclei, image=image)
     with guard.atomic_folder(path, overwrite=overwrite) as temp:
-        data.write(temp, overwrite=True)
+        temp.rmdir()  # spatialdata writes into no folder that is there
+        data.write(temp)
