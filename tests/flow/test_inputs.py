@@ -85,14 +85,20 @@ def test_a_doubtful_nuclear_channel_is_asked_for(channels: tuple[str, ...]) -> N
 
 
 def test_markers_are_named_or_the_only_other_channel() -> None:
-    three = volume("A", "B", "DAPI")
-    assert marker_channels(three, "DAPI", ["b", 0], True) == ("B", "A")
-    assert marker_channels(volume("A", "DAPI"), "DAPI", [], True) == ("A",)
-    assert marker_channels(volume("A", "DAPI"), "DAPI", [], False) == ()
-    assert marker_channels(volume("DAPI"), "DAPI", [], True) == ()
-    assert marker_channels(three, "DAPI", [], False) == ()
+    three, typed = volume("A", "B", "DAPI"), ["positive", "negative"]
+    assert marker_channels(three, "DAPI", ["b", 0], typed) == ("B", "A")
+    assert marker_channels(volume("A", "DAPI"), "DAPI", [], typed) == ("A",)
+    assert marker_channels(volume("A", "DAPI"), "DAPI", [], []) == ()
+    assert marker_channels(volume("DAPI"), "DAPI", [], typed) == ()
+    assert marker_channels(three, "DAPI", [], []) == ()
     with pytest.raises(CallError, match="which channel is the marker"):
-        marker_channels(three, "DAPI", [], True)
+        marker_channels(three, "DAPI", [], typed)
+
+
+def test_markers_that_types_name_need_not_be_named() -> None:
+    four = volume("A", "B", "C", "DAPI")
+    assert marker_channels(four, "DAPI", [], ["negative", "b", "A+B"]) == ("A", "B")
+    assert marker_channels(four, "DAPI", [], ["1", "2"]) == ()
 
 
 def test_a_volume_is_taken_as_it_is_unless_a_scale_is_given() -> None:

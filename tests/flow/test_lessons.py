@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nucleoscope.errors import CallError
 from nucleoscope.flow.inputs import Reading, open_example
 from nucleoscope.flow.lecl import detect, train
 from nucleoscope.flow.lessons import prepare
@@ -58,11 +57,31 @@ def test_nothing_outside_the_region_is_taught_as_background(tmp_path: Path) -> N
         assert (lesson.foreground[:, outside] != 0).all(), name
 
 
-def test_a_projection_of_a_colour_image_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["emip", "qu"])
+def test_a_colour_image_is_one_plane_already(tmp_path: Path, name: str) -> None:
     simulate(tmp_path, kind="histology", n=1, size=96, seed=0)
     example = open_example(tmp_path / "histology_01.ome.tif", None, None, Reading())
-    with pytest.raises(CallError, match="colour image"):
-        prepare([example], recipe("emip"))
+    lesson = prepare([example], recipe(name))[1][0]
+    assert lesson.volume.is_rgb
+    assert np.array_equal(lesson.volume.data, example.volume.data)
+    assert lesson.instances.max() > 0
+
+
+@pytest.mark.parametrize("name", ["emip", "mip", "qu", "lecl-paper"])
+def test_a_published_instance_has_the_number_and_type_of_its_click(
+    stacks: list[Path], name: str
+) -> None:
+    example = open_example(stacks[0], None, None, Reading())
+    lesson = prepare([example], recipe(name))[1][0]
+    points = example.points
+    under = lesson.instances[0][np.rint(points.y).astype(int), np.rint(points.x).astype(int)]
+    positive = points.types == "positive"
+    for number in np.unique(under[under > 0]):
+        inside = under == number
+        assert np.flatnonzero(inside)[0] == number - 1
+        assert lesson.types[number - 1, 0] == positive[inside].any()
+    # Nothing is taught as a nucleus that was not clicked.
+    assert set(np.unique(lesson.instances)) == set(under) | {0}
 
 
 def test_colour_images_are_learnt_by_the_classes_of_their_points(tmp_path: Path) -> None:
@@ -79,6 +98,8 @@ def test_colour_images_are_learnt_by_the_classes_of_their_points(tmp_path: Path)
     [
         ("mip", None),
         ("lecl-paper", None),
+        ("qu", None),
+        pytest.param("qu", "resunet", marks=pytest.mark.slow),
         pytest.param("emip", "hovernet", marks=pytest.mark.slow),
     ],
 )

@@ -157,6 +157,7 @@ def still() -> Crop:
         image, lesson.instances, lesson.foreground,
         bumps(lesson.instances.shape, lesson.centres, radius),
         offsets_to_centres(lesson.instances, lesson.centres, radius), lesson.types,
+        np.where(lesson.instances > 0, lesson.instances, -1),
     )  # fmt: skip
 
 
@@ -167,6 +168,7 @@ def test_all_sixteen_turns_keep_image_and_targets_together(turn: int) -> None:
     turned = _turn(crop, Coins(falls))  # type: ignore[arg-type]
     assert np.array_equal(turned.image[0], turned.instances)
     assert np.array_equal(turned.foreground, turned.instances > 0)
+    assert np.array_equal(turned.voronoi > 0, turned.instances > 0)
     assert points_at_the_bump(turned, RADIUS) <= 0.51
     flips = tuple(axis for axis, fall in zip((0, 1, 2), falls, strict=False) if fall)
     expected = np.flip(crop.instances, flips)
@@ -184,10 +186,17 @@ def test_one_slice_turned_is_still_an_array_for_torch(turn: int) -> None:
         lesson.volume.data.astype(np.float32), lesson.instances, lesson.foreground,
         bumps((1, 64, 64), lesson.centres, RADIUS),
         offsets_to_centres(lesson.instances, lesson.centres, RADIUS), lesson.types,
+        lesson.instances,
     )  # fmt: skip
     falls = tuple(bool(turn >> bit & 1) for bit in range(4))
     turned = _turn(crop, Coins(falls))  # type: ignore[arg-type]
     assert collate([turned], 0).image.shape == (1, 2, 64, 64)
+
+
+def test_voronoi_labels_are_numbered_through_the_batch_and_walls_stay() -> None:
+    batch = collate([still(), still()], 0)
+    assert (batch.voronoi[batch.instances > 0] == batch.instances[batch.instances > 0]).all()
+    assert (batch.voronoi[batch.instances == 0] == -1).all()
 
 
 def test_the_sixteen_turns_differ() -> None:

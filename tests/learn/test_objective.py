@@ -291,6 +291,7 @@ def test_pixel_classes_follow_the_nucleus_and_say_where_nothing_is_known() -> No
     batch = Batch(
         torch.zeros(1, 1, 1, 5), instances, foreground, torch.zeros(1, 1, 5),
         torch.zeros(1, 3, 1, 5), torch.tensor([[-1], [0], [1], [-1]]), torch.zeros(1).long(),
+        torch.zeros_like(instances),
     )  # fmt: skip
     classes, known = pixel_classes(batch, foreground != 255, 0)
     assert classes.tolist() == [[[0, 0, 1, 2, 0]]]

@@ -17,7 +17,7 @@ from nucleoscope.learn import train as training
 from nucleoscope.learn.feed import Lesson
 from nucleoscope.learn.model import Model, ModelConfig, NetworkSpec
 from nucleoscope.learn.recipes import Recipe
-from nucleoscope.learn.train import CHECKS, WARM_UP, Progress, TrainSettings, train_network
+from nucleoscope.learn.train import CHECKS, Progress, TrainSettings, train_network
 
 FOREVER = float("inf")
 History = list[dict[str, float]]
@@ -261,17 +261,6 @@ def test_a_recipe_without_a_network_cannot_be_trained(
 ) -> None:
     with pytest.raises(InputError, match="no network to train"):
         train_network(lessons, [], config, tiny, TrainSettings())
-
-
-def test_the_rate_rises_falls_and_never_ends_before_its_time() -> None:
-    rates = [training._rate(step, step / 200, 1.0) for step in range(200)]
-    assert rates[0] == pytest.approx(1 / WARM_UP, rel=0.01)
-    top = int(np.argmax(rates))
-    assert top == WARM_UP - 1
-    assert (np.diff(rates[: top + 1]) > 0).all()
-    assert (np.diff(rates[top:]) < 0).all()
-    assert 0.009 < training._rate(199, 1.0, 1.0) < 0.011
-    assert training._rate(10**6, 7.0, 1.0) == pytest.approx(0.01)
 
 
 # ---------------------------------------------------------------- what is told

@@ -66,7 +66,7 @@ def test_the_papers_linking_fuses_nuclei_on_top_of_each_other() -> None:
     instances[ball(instances.shape, (1, 24, 24), 8)] = 1
     instances[ball(instances.shape, (4, 24, 26), 8)] = 2
     assert len(nuclei_by_slice(maps_of(instances), instances.shape)[1]) == 1
-    apart = nuclei_by_slice(maps_of(instances), instances.shape, setting="default")[1]
+    apart = nuclei_by_slice(maps_of(instances), instances.shape, decode="linked")[1]
     assert len(apart) in (1, 2)
 
 

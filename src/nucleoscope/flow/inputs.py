@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
+from nucleoscope.data.labels import Labels
 from nucleoscope.data.points import Points
 from nucleoscope.data.region import Region
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import CallError, InputError
-from nucleoscope.io.images import find_beside, image_stem, read_volume
+from nucleoscope.io.images import find_beside, image_stem, read_labels, read_volume
 from nucleoscope.io.outlines import read_region
 from nucleoscope.io.points import read_points
 from nucleoscope.units import Spacing
@@ -21,6 +24,7 @@ Image = str | Path | Volume
 #: Names that mean a nuclear stain, in lower case.
 NUCLEAR_STAINS = ("dapi", "hoechst", "draq5", "nuclei", "nucleus", "nuclear", "sytox", "to-pro-3")
 POINT_SUFFIXES = (".points.csv", ".points.xml", ".points.geojson", ".cell_counter.xml")
+LABEL_SUFFIXES = (".labels.tif", ".labels.ome.tif", ".labels.png", ".labels.ome.zarr")
 REGION_SUFFIXES = (".roi.geojson", ".roi")
 
 
@@ -41,9 +45,10 @@ class Example:
     points: Points
     region: Region | None
     files: dict[str, str]
+    labels: Labels | None = None
 
 
-Thing = TypeVar("Thing", bound=str | Path | Points)
+Thing = TypeVar("Thing", bound=str | Path | Points | Labels)
 
 
 def one_per_image(
@@ -58,7 +63,8 @@ def one_per_image(
     """
     if given is None:
         return [None] * len(images)
-    files: list[Thing] = [given] if isinstance(given, (str, Path, Points)) else list(given)
+    is_one = isinstance(given, (str, Path, Points, Labels))
+    files: list[Thing] = [given] if is_one else list(given)  # type: ignore[list-item, arg-type]
     if len(files) != len(images):
         raise CallError(
             f"{len(files)} {what} files for {len(images)} images; give one per image, in the same "
@@ -156,6 +162,51 @@ def open_example(
     return Example(volume, clicks, region, {k: v for k, v in files.items() if v})
 
 
+def open_labelled(
+    image: Image,
+    labels: str | Path | Labels | None,
+    points: str | Path | Points | None,
+    roi: str | Path | None,
+    reading: Reading,
+) -> Example:
+    """An image with its instance map, and its points where there are any, for their types.
+
+    Raises
+    ------
+    InputError
+        No instance map, one of another size, or points outside the image.
+    """
+    volume = open_image(image, reading)
+    path = labels
+    if path is None and not isinstance(image, Volume):
+        path = find_beside(image, LABEL_SUFFIXES)
+    if path is None:
+        raise InputError(
+            f"{volume.name}: no instance map; put {volume.name}.labels.tif beside it or name the "
+            "file with --labels."
+        )
+    instances = path if isinstance(path, Labels) else read_labels(path)
+    if instances.shape != volume.shape:
+        raise InputError(
+            f"{volume.name}: its instance map has shape {instances.shape}, the image "
+            f"{volume.shape}; they may belong to different images."
+        )
+    has_points = points is not None or (
+        not isinstance(image, Volume) and find_beside(image, POINT_SUFFIXES) is not None
+    )
+    if has_points:
+        example = open_example(image, points, roi, reading)
+    else:
+        region, roi_file = region_for(image, roi, volume)
+        files = {"path": "" if isinstance(image, Volume) else str(image), "roi": roi_file}
+        empty = np.zeros(0)
+        none = Points(empty, empty, empty, name=volume.name)
+        example = Example(volume, none, region, {k: v for k, v in files.items() if v})
+    if not isinstance(path, Labels):
+        example.files["labels"] = str(path)
+    return replace(example, labels=instances)
+
+
 def nuclear_channel(volume: Volume, asked: str | int | None) -> str:
     """Name of the nuclear channel: the one asked for, a usual stain, or the only one.
 
@@ -178,9 +229,12 @@ def nuclear_channel(volume: Volume, asked: str | int | None) -> str:
 
 
 def marker_channels(
-    volume: Volume, nuclei: str, asked: Sequence[str | int], is_typed: bool
+    volume: Volume, nuclei: str, asked: Sequence[str | int], types: Sequence[str]
 ) -> tuple[str, ...]:
-    """Names of the markers: those asked for, or the only other channel when points are typed.
+    """Names of the markers: those asked for, else those that types name, else the only other.
+
+    Types are about markers where one is ``positive`` or ``negative`` or names channels (``LT``,
+    ``LT+GFP``); others, such as counter types, are classes and need none.
 
     Raises
     ------
@@ -193,8 +247,12 @@ def marker_channels(
             raise CallError(f"{nuclei} cannot be both the nuclear channel and a marker.")
         return names
     others = [c for c in volume.channels if c != nuclei]
-    if not is_typed or not others:
+    parts = {part.strip().casefold() for text in types for part in text.split("+")}
+    named = tuple(c for c in others if c.casefold() in parts)
+    if not others or not (named or parts & {"positive", "negative"}):
         return ()
+    if named and "positive" not in parts:
+        return named
     if len(others) == 1:
         return (others[0],)
     raise CallError(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nucleoscope import __version__
+from nucleoscope.data.labels import Labels
 from nucleoscope.data.points import Points
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import CallError, NucleoscopeError
@@ -26,6 +27,7 @@ from nucleoscope.flow.inputs import (
     one_per_image,
     open_example,
     open_image,
+    open_labelled,
     region_for,
 )
 from nucleoscope.flow.lessons import prepare
@@ -56,8 +58,10 @@ def train(
     *,
     points: Sequence[str | Path | Points] | str | Path | Points | None = None,
     roi: Sequence[str | Path] | str | Path | None = None,
+    labels: Sequence[str | Path | Labels] | str | Path | Labels | None = None,
     recipe: str = "lecl",
     network: str | None = None,
+    start: str | Path | Model | None = None,
     nuclei: str | int | None = None,
     marker: Sequence[str | int] = (),
     partial: bool | None = None,
@@ -82,14 +86,20 @@ def train(
         The model's folder.
     points, roi
         One per image, where they are not beside it.
+    labels
+        Instance maps for the recipe ``full``, one per image where ``plaque.labels.tif`` is not
+        beside it; types are then those of the points inside the nuclei, if there are points.
     recipe
         ``lecl`` (default), ``classical`` (no network, seconds), or another of
         ``nucleoscope.learn.recipes.RECIPES``.
     network
-        ``light`` or ``hovernet``; None takes the recipe's own.
+        ``light``, ``hovernet`` or ``resunet``; None takes the recipe's own.
+    start
+        A model, or its folder, to go on from instead of from random weights.
     nuclei, marker
         Channels by name or number; may be left out where only one choice is possible. A colour
-        image needs neither.
+        image needs neither. With several markers a point's type joins those it has by ``+``
+        (``LT+GFP``), or is digits as in the sheets of LECL (``13``: the second marker named).
     partial
         Whether only some of the nuclei were clicked: the others are then not taught as
         background. None finds out by itself in fluorescence (``annotated_share`` of the figures
@@ -125,10 +135,20 @@ def train(
     clicks = one_per_image(points, many, "points")
     outlines = one_per_image(roi, many, "roi")
     reading = Reading(axes, spacing)
-    examples = [
-        open_example(image, click, outline, reading)
-        for image, click, outline in zip(many, clicks, outlines, strict=True)
-    ]
+    if chosen.supervision == "labels":
+        maps = one_per_image(labels, many, "labels")
+        examples = [
+            open_labelled(image, instances, click, outline, reading)
+            for image, instances, click, outline in zip(many, maps, clicks, outlines, strict=True)
+        ]
+    elif labels is not None:
+        raise CallError(f"recipe {recipe} learns from points; instance maps are for recipe full.")
+    else:
+        examples = [
+            open_example(image, click, outline, reading)
+            for image, click, outline in zip(many, clicks, outlines, strict=True)
+        ]
+    given = load_model(start) if isinstance(start, (str, Path)) else start
     run = Run("train", {"recipe": chosen.name, "seed": seed, "minutes": _finite(minutes)})
     run.inputs = [_hashed(example.files) for example in examples]
     config, lessons = prepare(
@@ -141,8 +161,9 @@ def train(
     guard.sweep_stale_temps(folder)
     with bar("training", quiet=quiet) as tell:
         model = train_model(
-            lessons, config, chosen, settings, report=lambda p: tell(p.fraction, _note(p))
-        )
+            lessons, config, chosen, settings, start=given,
+            report=lambda p: tell(p.fraction, _note(p)),
+        )  # fmt: skip
     save_model(model, folder, overwrite=True)
     run.figures = {k: v for k, v in model.config.training.items() if k != "history"}
     run.finish(folder, history=model.config.training.get("history", []))

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nucleoscope.data.maps import UNLABELLED, PseudoLabels
 from nucleoscope.data.points import Points
 from nucleoscope.data.volume import Volume
-from nucleoscope.errors import CallError
+from nucleoscope.errors import CallError, InputError
 from nucleoscope.flow.inputs import Example, marker_channels, nuclear_channel
 from nucleoscope.flow.progress import bar
 from nucleoscope.learn.feed import Lesson, make_lesson
@@ -32,7 +33,9 @@ from nucleoscope.supervision import (
     projected_labels,
     pseudo_labels,
     to_uint8,
+    voronoi_labels,
 )
+from nucleoscope.supervision.voronoi import grid_points
 from nucleoscope.units import z_step_px
 
 #: One slice step in pixels when the scale is unknown (the published constant).
@@ -65,9 +68,7 @@ def prepare(
     types = sorted({str(t) for example in examples for t in example.points.types} - {""})
     markers: tuple[str, ...] = ()
     if stain is not None:
-        # Types that are not about a marker (counter types 1 to 8, say) need none.
-        is_about_marker = bool({"positive", "negative", *first.channels} & set(types))
-        markers = marker_channels(first, stain, marker, is_about_marker)
+        markers = marker_channels(first, stain, marker, types)
     # In fluorescence a single counter type is no type: everything was clicked with it.
     named = tuple(types) if stain is None or len(types) > 1 else ()
     classes = ("negative", "positive") if markers else named
@@ -96,7 +97,7 @@ def prepare(
         valley=0.9,
         slice_px=z_step_px(spacing, UNKNOWN_Z_STEP),
         typing=recipe.typing,
-        decode="peaks" if recipe.objective == "nucleus" else "slices",
+        decode=recipe.decode,
         projection=recipe.projection,
     )
     return config, lessons
@@ -169,15 +170,79 @@ def _lesson(
         np.ones(len(taught), dtype=bool) if region is None else region.contains(taught.y, taught.x)
     )
     step = z_step_px(seen.spacing, UNKNOWN_Z_STEP)
+    if example.labels is not None:
+        return _labelled(example, seen, type_table(taught, markers, classes))
     # First, for it says which points and which region do not fit.
     pseudo = pseudo_labels(target, taught, nuclei=0, region=region, setting=recipe.supervision)
     radius = median_radius(target.data[0], taught.zyx()[inside], step)
+    voronoi = None
     if recipe.projection is not None:
-        if seen.is_rgb:
-            raise CallError(f"recipe {recipe.name} projects stacks; {seen.name} is a colour image.")
         area = None if region is None else region.mask(seen.shape[1:])
         seen, pseudo, taught = projected(seen, pseudo, taught, recipe, area)
-    return make_lesson(seen, pseudo, taught, type_table(taught, markers, classes), inside), radius
+        if recipe.objective == "qu":
+            clicks = taught.zyx()[inside]
+            voronoi = voronoi_labels(pseudo.cells, clicks, np.flatnonzero(inside) + 1, area)[None]
+    types = type_table(taught, markers, classes)
+    if recipe.projection is not None and recipe.supervision == "paper":
+        pseudo, types = _owned(pseudo, taught, types, any_wins=bool(markers))
+    return replace(make_lesson(seen, pseudo, taught, types, inside), voronoi=voronoi), radius
+
+
+def _owned(
+    pseudo: PseudoLabels, points: Points, types: NDArray[np.int64], *, any_wins: bool
+) -> tuple[PseudoLabels, NDArray[np.int64]]:
+    """Published instances are components of the plane; number each after the click inside it.
+
+    Of several clicks in one the first gives its number, and the component is positive where any
+    of them is (``any_wins``; without markers the first click gives the type too). A component
+    without a click is not taught.
+    """
+    parts = pseudo.instances[0]
+    _, y, x = grid_points(pseudo.instances.shape, points.zyx()).T
+    under = parts[y, x]
+    owner = np.zeros(int(parts.max(initial=0)) + 1, dtype=np.int32)
+    types = types.copy()
+    for part in np.unique(under[under > 0]):
+        rows = np.flatnonzero(under == part)
+        owner[part] = rows[0] + 1
+        if any_wins:
+            types[rows[0]] = types[rows].max(axis=0)
+    instances = owner[pseudo.instances]
+    foreground = pseudo.foreground.copy()
+    foreground[(pseudo.instances > 0) & (instances == 0)] = UNLABELLED
+    return replace(pseudo, instances=instances, foreground=foreground), types
+
+
+def _labelled(
+    example: Example, seen: Volume, point_types: NDArray[np.int64]
+) -> tuple[Lesson, float]:
+    """The lesson of an instance map: every nucleus exact, its type that of a point inside it.
+
+    Nuclei without a typed point teach detection only. Raises ``InputError`` where no nucleus lies
+    in the region.
+    """
+    assert example.labels is not None  # noqa: S101  asked by the caller
+    ids = example.labels.ids()
+    if not len(ids):
+        raise InputError(f"{seen.name}: its instance map holds no nucleus.")
+    numbers = np.zeros(int(ids[-1]) + 1, dtype=np.int32)
+    numbers[ids] = np.arange(1, len(ids) + 1)
+    instances = numbers[example.labels.data]
+    types = np.full((len(ids), point_types.shape[1]), -1, dtype=np.int64)
+    if len(example.points):
+        z, y, x = grid_points(seen.shape, example.points.zyx()).T
+        owner = instances[z, y, x]
+        types[owner[owner > 0] - 1] = point_types[owner > 0]
+    ones = np.broadcast_to(np.ones(1, np.uint8), instances.shape)
+    centres = np.array(ndimage.center_of_mass(ones, instances, np.arange(1, len(ids) + 1)))
+    foreground = (instances > 0).astype(np.uint8)
+    inside = np.ones(len(ids), dtype=bool)
+    if example.region is not None:
+        foreground[:, ~example.region.mask(seen.shape[1:])] = UNLABELLED
+        inside = example.region.contains(centres[:, 1], centres[:, 2])
+    sections = np.stack([np.bincount(p.ravel(), minlength=len(ids) + 1)[1:] for p in instances])
+    radius = max(2.0, float(np.median(np.sqrt(sections.max(axis=0) / np.pi))))
+    return Lesson(seen, instances, foreground, centres, types, inside), radius
 
 
 def projected(
@@ -191,7 +256,11 @@ def projected(
 
     The markers are projected as the recipe says, the nuclear stain over all slices (as in the
     published code); the labels are made anew on the projected stain (LECL, section 4 of Qu 2019).
+    A colour image is one plane already.
     """
+    if volume.is_rgb:
+        stain = _nuclear_view(volume).data[0, 0]
+        return volume, _plane_labels(stain, pseudo, points, recipe, area), _flat(points)
     method = recipe.projection or "mip"
     flat = project(
         volume, method=method, cells=pseudo.cells, z_ranges=pseudo.z_ranges,
@@ -199,20 +268,30 @@ def projected(
     )  # fmt: skip
     stain = volume.data[-1].max(axis=0)
     data = np.concatenate([_planes(flat.data, flat.channels, volume), stain[None]])[:, None]
+    image = replace(volume, data=data.astype(volume.data.dtype))
+    return image, _plane_labels(stain, pseudo, points, recipe, area), _flat(points)
+
+
+def _plane_labels(
+    stain: NDArray[np.generic],
+    pseudo: PseudoLabels,
+    points: Points,
+    recipe: Recipe,
+    area: NDArray[np.bool_] | None,
+) -> PseudoLabels:
+    """Cluster labels of a projected stain."""
+    setting = recipe.supervision
     plane = projected_labels(
-        to_uint8(stain[None], None, recipe.supervision)[0], _flat(points),
-        pseudo.cells, recipe.supervision,
-    )  # fmt: skip
+        to_uint8(stain[None], None, setting)[0], _flat(points), pseudo.cells, setting
+    )
     foreground = np.where(plane.instances > 0, 1, 0).astype(np.uint8)
     foreground[plane.unlabelled] = UNLABELLED
     if area is not None:
         foreground[~area] = UNLABELLED
-    labels = PseudoLabels(
+    return PseudoLabels(
         pseudo.cells, plane.instances[None], foreground[None],
         np.ones((len(points), 1), dtype=bool), pseudo.n_fallback,
     )  # fmt: skip
-    image = replace(volume, data=data.astype(volume.data.dtype))
-    return image, labels, _flat(points)
 
 
 def _planes(

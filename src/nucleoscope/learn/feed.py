@@ -44,6 +44,7 @@ class Crop:
     centre: NDArray[np.float32]  # (Z, s, s)
     offsets: NDArray[np.float32]  # (3, Z, s, s): x, y in radii, z in units
     types: NDArray[np.int64]  # (n, G)
+    voronoi: NDArray[np.int32]  # (Z, s, s); all 0 where the lesson has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,7 @@ class Batch:
     offsets: Tensor  # (N, 3, s, s)
     types: Tensor  # (1 + n, G) int64
     slices: Tensor  # (N,) int64: the slice of its crop that each row is
+    voronoi: Tensor  # (N, s, s) int64: rows of types on disks around clicks, -1 on cell edges, 0
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ class Feed:
         sizes = np.minimum(sizes, 4 * sizes.min())
         self._odds = sizes / sizes.sum()
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step."""
+    def batch(self, step: int, size: int | None = None) -> Batch:
+        """The batch of a step, of another size than the settings say where asked."""
         crops = []
-        for item in range(self.settings.batch):
+        for item in range(size or self.settings.batch):
             rng = generator(self.seed, step, item)
             which = int(rng.choice(len(self.lessons), p=self._odds))
             crops.append(draw(self.lessons[which], self._levels[which], self.settings, rng))
@@ -104,10 +106,13 @@ class Feed:
 
 def collate(crops: Sequence[Crop], context: int) -> Batch:
     """Crops to one batch."""
-    shift, instances, types = 0, [], [torch.full((1, crops[0].types.shape[1]), -1)]
+    shift, types = 0, [torch.full((1, crops[0].types.shape[1]), -1)]
+    instances: list[Tensor] = []
+    voronoi: list[Tensor] = []
     for crop in crops:
-        ids = torch.from_numpy(crop.instances).long()
-        instances.append(torch.where(ids > 0, ids + shift, 0))
+        for out, name in ((instances, "instances"), (voronoi, "voronoi")):
+            ids = torch.from_numpy(getattr(crop, name)).long()
+            out.append(torch.where(ids > 0, ids + shift, ids))
         types.append(torch.from_numpy(crop.types))
         shift += len(crop.types)
 
@@ -122,6 +127,7 @@ def collate(crops: Sequence[Crop], context: int) -> Batch:
         torch.cat([torch.from_numpy(crop.offsets).transpose(0, 1) for crop in crops]),
         torch.cat(types),
         torch.cat([torch.arange(len(crop.centre)) for crop in crops]),
+        torch.cat(voronoi),
     )
 
 
@@ -149,6 +155,9 @@ def draw(
     instances = _cut(lesson.instances, corner, inner)[:, phase[0] :: stride, phase[1] :: stride]
     foreground = _cut(lesson.foreground, corner, inner, fill=UNLABELLED)
     foreground = foreground[:, phase[0] :: stride, phase[1] :: stride]
+    voronoi = np.zeros_like(instances)
+    if lesson.voronoi is not None:
+        voronoi = _cut(lesson.voronoi, corner, inner)[:, phase[0] :: stride, phase[1] :: stride]
     centres = lesson.centres - [0, *corner]
     centres[:, 1:] = (centres[:, 1:] + 0.5) / stride - 0.5
     radius = settings.radius / stride
@@ -158,7 +167,7 @@ def draw(
         offsets = np.concatenate([planes, np.zeros_like(planes[:1])])
     else:
         offsets = offsets_to_centres(instances, centres, radius)
-    return _turn(Crop(image, instances, foreground, centre, offsets, types), rng)
+    return _turn(Crop(image, instances, foreground, centre, offsets, types, voronoi), rng)
 
 
 def _window(lesson: Lesson, side: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -269,6 +278,7 @@ def _turn(crop: Crop, rng: np.random.Generator) -> Crop:
         crop.foreground,
         crop.centre,
         crop.offsets.copy(),
+        crop.voronoi,
     ]
     for axis, row in ((-3, 2), (-2, 1), (-1, 0)):
         if rng.random() < 0.5:
@@ -277,8 +287,8 @@ def _turn(crop: Crop, rng: np.random.Generator) -> Crop:
     if rng.random() < 0.5:
         maps = [np.swapaxes(m, -1, -2) for m in maps]
         maps[4] = maps[4][[1, 0, 2]]
-    image, instances, foreground, centre, offsets = (np.array(m, order="C") for m in maps)
-    return Crop(image, instances, foreground, centre, offsets, crop.types)
+    image, instances, foreground, centre, offsets, voronoi = (np.array(m, order="C") for m in maps)
+    return Crop(image, instances, foreground, centre, offsets, crop.types, voronoi)
 
 
 def _sign(row: int) -> NDArray[np.float32]:

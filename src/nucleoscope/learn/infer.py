@@ -221,7 +221,7 @@ def maps_of(model: Model, volume: Volume, **options: object) -> StackMaps:
     if model.network is None:
         stain = nuclei_channel(volume) if volume.is_rgb else volume.data[-1]
         return classical_maps(stain, config.radius_px, config.slice_px)
-    hover = config.decode == "slices"
+    hover = config.decode != "peaks"
     return predict(model.network, volume, radius=config.radius_px, hover=hover, **options)  # type: ignore[arg-type]
 
 
@@ -229,8 +229,8 @@ def find_nuclei(
     maps: StackMaps, config: ModelConfig, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.int32], Peaks]:
     """Instance map of ``shape`` and, row by row with its ids, the nuclei's centres and scores."""
-    if config.decode == "slices":
-        return nuclei_by_slice(maps, shape)
+    if config.decode != "peaks":
+        return nuclei_by_slice(maps, shape, decode=config.decode)
     peaks = find_peaks(maps.centre, config.peak_settings(maps.stride))
     return nuclei_from(maps, peaks, config, shape), peaks
 

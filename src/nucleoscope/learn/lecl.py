@@ -35,8 +35,10 @@ def type_table(points: Points, markers: Sequence[str], classes: Sequence[str]) -
     """Types of points as numbers, ``(n, G)``, -1 where unknown.
 
     With one marker a type is ``positive`` or ``negative`` (or the marker's name); with several it
-    is the positive markers' names joined by ``+``, or ``negative``. Without markers it is one of
-    the classes.
+    is the positive markers' names joined by ``+``, or ``negative``. Or it is digits, as in the
+    sheets of LECL: 1 for the nucleus and one more for each marker it has, 2 for the first marker
+    named, 3 for the second (``1``, ``12``, ``13``, ``123``). Without markers it is one of the
+    classes.
 
     Raises
     ------
@@ -48,29 +50,40 @@ def type_table(points: Points, markers: Sequence[str], classes: Sequence[str]) -
     >>> points = Points([0, 0], [1, 2], [3, 4], type=["positive", ""])
     >>> type_table(points, ["LT"], []).tolist()
     [[1], [-1]]
+    >>> points = Points([0, 0, 0], [1, 2, 3], [3, 4, 5], type=["13", "LT+GFP", "negative"])
+    >>> type_table(points, ["LT", "GFP"], []).tolist()
+    [[0, 1], [1, 1], [0, 0]]
     """
     if not markers:
         numbers = {name: i for i, name in enumerate(classes)} | {"": -1}
         return np.array([[numbers.get(t, -1)] for t in points.types], dtype=np.int64).reshape(-1, 1)
     table = np.full((len(points), len(markers)), -1, dtype=np.int64)
-    for row, text in enumerate(points.types):
+    for row, text in enumerate(points.types.tolist()):
         if text == "":
             continue
-        if text == "negative":
-            table[row] = 0
-        elif text == "positive" and len(markers) == 1:
-            table[row] = 1
-        else:
-            named = {part.strip().casefold() for part in str(text).split("+")}
-            known = [m.casefold() for m in markers]
-            if not named <= set(known):
-                allowed = "positive, negative" if len(markers) == 1 else "negative"
-                raise InputError(
-                    f"{points.name}: row {row + 1} has type {str(text)!r}; expected {allowed} or "
-                    f"{' + '.join(markers)}."
-                )
-            table[row] = [int(m in named) for m in known]
+        named = _named(text, markers)
+        if named is None:
+            allowed = "positive, negative" if len(markers) == 1 else "negative"
+            raise InputError(
+                f"{points.name}: row {row + 1} has type {text!r}; expected {allowed} or "
+                f"{' + '.join(markers)}, or digits from 1 to {len(markers) + 1} that begin with 1."
+            )
+        table[row] = [int(i in named) for i in range(len(markers))]
     return table
+
+
+def _named(text: str, markers: Sequence[str]) -> set[int] | None:
+    """Numbers of the markers that a type names; None where it names anything else."""
+    if text == "negative":
+        return set()
+    if text == "positive" and len(markers) == 1:
+        return {0}
+    known = [m.casefold() for m in markers]
+    parts = {part.strip().casefold() for part in text.split("+")}
+    if parts <= set(known):
+        return {i for i, m in enumerate(known) if m in parts}
+    digits = {int(d) - 2 for d in text[1:]} if text[:1] == "1" and text.isdecimal() else None
+    return digits if digits is not None and digits <= set(range(len(markers))) else None
 
 
 def split(lessons: Sequence[Lesson], seed: int) -> tuple[list[Lesson], list[Lesson]]:
@@ -92,6 +105,7 @@ def train_model(
     recipe: Recipe,
     settings: TrainSettings,
     *,
+    start: Model | None = None,
     report: Report | None = None,
 ) -> Model:
     """Train, choose the working point, fit the marker rules.
@@ -104,6 +118,8 @@ def train_model(
         Channels, types, scale and radius; thresholds are starting values.
     recipe, settings
         What to train and for how long.
+    start
+        A model of the same network to go on from.
 
     Returns
     -------
@@ -128,7 +144,9 @@ def train_model(
             context=recipe.context if max(x.volume.shape[0] for x in lessons) > 1 else 0,
         )
         config = config.model_copy(update={"network": spec})
-        model, history = train_network(taught, held_out, config, recipe, settings, report=report)
+        model, history = train_network(
+            taught, held_out, config, recipe, settings, start=start, report=report
+        )
     else:
         model = Model(config)
     return _finished(model, taught, held_out, history, settings)

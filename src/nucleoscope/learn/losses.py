@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.learn.contrast import supervised_pixel_contrast
+from nucleoscope.learn.crf import dense_crf
 
 #: Added to numerator and denominator of Dice.
 EPSILON = 1e-3
@@ -48,8 +49,10 @@ class LossSettings:
     background_floor
         Least weight of the background among inverse frequencies.
     unlabelled_is_background
-        Dice (NP, NC), cross-entropy (NC) and HV count unlabelled pixels as background, as the
-        published code does.
+        Cross-entropy (NC) and HV count unlabelled pixels as background, as the published code
+        does; its class weights make that harmless.
+    dice_everywhere
+        So does Dice (NP, NC), which has no such weights: a defect of that code.
     probability_floor
         Probabilities are kept in [floor, 1 - floor] before their logarithm; 0 does not clamp.
 
@@ -65,17 +68,35 @@ class LossSettings:
     type_weights: tuple[float, ...] | None = None
     background_floor: float = 0.05
     unlabelled_is_background: bool = False
+    dice_everywhere: bool = False
     probability_floor: float = 0.0
 
     @classmethod
-    def paper(cls) -> LossSettings:
-        """What the published code does: background, negative and positive nuclei only."""
+    def paper(cls, n_types: int = 2, *, defects: bool = True) -> LossSettings:
+        """What the published code does, for two types; for others its background weight is kept.
+
+        Parameters
+        ----------
+        n_types
+            Types, background not counted.
+        defects
+            With ``dice_everywhere``; the recipes leave it out.
+        """
+        weights: tuple[float, ...] = (0.0005, 0.4995, 0.5)
+        if n_types != 2:
+            weights = (0.0005, *(0.9995 / max(1, n_types) for _ in range(n_types)))
         return cls(
             type_entropy=0.0,
-            type_weights=(0.0005, 0.4995, 0.5),
+            type_weights=weights,
             unlabelled_is_background=True,
+            dice_everywhere=defects,
             probability_floor=1e-7,
         )
+
+    @classmethod
+    def hovernet(cls, n_types: int = 2) -> LossSettings:
+        """HoVer-Net's own, for instance maps: nothing is unlabelled and classes weigh the same."""
+        return cls(entropy=0.0, type_entropy=0.0, type_weights=(1.0,) * (1 + n_types))
 
 
 def cross_entropy(
@@ -362,7 +383,7 @@ def np_loss(
     chosen = settings or LossSettings()
     floor = chosen.probability_floor
     loss = cross_entropy(logits, target, labelled, probability_floor=floor)
-    loss = loss + dice(logits, *_dice_scope(target, labelled, chosen))
+    loss = loss + dice(logits, *_scope(target, labelled, everywhere=chosen.dice_everywhere))
     return loss + _weighted_entropy(logits, labelled, chosen.entropy, floor)
 
 
@@ -449,13 +470,15 @@ def nc_loss(
     """
     chosen = settings or LossSettings()
     floor = chosen.probability_floor
-    scope = _dice_scope(target, labelled, chosen)
+    everywhere = chosen.unlabelled_is_background
+    scope = _scope(target, labelled, everywhere=everywhere)
     weights = _type_weights(logits, *scope, chosen)
-    loss = cross_entropy(logits, *scope, weights, probability_floor=floor) + dice(logits, *scope)
+    loss = cross_entropy(logits, *scope, weights, probability_floor=floor)
+    loss = loss + dice(logits, *_scope(target, labelled, everywhere=chosen.dice_everywhere))
     return loss + _weighted_entropy(logits, labelled, chosen.type_entropy, floor)
 
 
-#: Name to loss; a new row has to pass the contract in ``tests/learn/test_losses.py``.
+#: Name to loss; a new row has to pass ``learn.contract.LossContract``.
 LOSSES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {
         "cross_entropy": cross_entropy,
@@ -466,6 +489,7 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
         "np": np_loss,
         "hv": hv_loss,
         "nc": nc_loss,
+        "dense_crf": dense_crf,
         "supervised_pixel_contrast": supervised_pixel_contrast,
     }
 )
@@ -512,10 +536,11 @@ def _eroded(known: Tensor) -> Tensor:
     return F.max_pool2d(unknown, 5, stride=1, padding=2).squeeze(1) == 0
 
 
-def _dice_scope(
-    target: Tensor, labelled: Tensor, settings: LossSettings
+def _scope(
+    target: Tensor, labelled: Tensor, *, everywhere: bool
 ) -> tuple[Tensor, Tensor | None]:
-    if settings.unlabelled_is_background:
+    """Targets and labelled pixels; everywhere, the unlabelled ones are background."""
+    if everywhere:
         return torch.where(_same_shape(target, labelled), target, 0), None
     return target, labelled
 

@@ -8,7 +8,7 @@ as a small guide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from nucleoscope.data.maps import UNLABELLED
 from nucleoscope.learn.contrast import ContrastSettings, PixelContrast
+from nucleoscope.learn.crf import SIGMA_XY, dense_crf
 from nucleoscope.learn.feed import Batch
-from nucleoscope.learn.losses import LossSettings, hv_loss, nc_loss, np_loss
+from nucleoscope.learn.losses import LossSettings, cross_entropy, hv_loss, nc_loss, np_loss
 
 #: A nucleus of which a crop shows fewer voxels than this is not asked for its type.
 MIN_BAG = 12
@@ -49,6 +50,8 @@ class Objective(nn.Module):
         Of the terms.
     losses
         Settings of the branches.
+    contrast
+        Of the contrastive term; None: few views and a short memory, for CPUs.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Objective(nn.Module):
         *,
         weights: Weights | None = None,
         losses: LossSettings | None = None,
+        contrast: ContrastSettings | None = None,
     ) -> None:
         super().__init__()
         self.n_types, self.n_groups = n_types, n_groups
         self.weights = weights or Weights()
         self.losses = losses or LossSettings()
-        settings = ContrastSettings(weight=self.weights.contrast, views=16, bank_size=512)
+        settings = contrast or ContrastSettings(views=16, bank_size=512)
+        settings = replace(settings, weight=self.weights.contrast)
         self.contrast = PixelContrast(1 + n_types, head_dim, settings) if n_types else None
 
     @property
@@ -73,16 +78,19 @@ class Objective(nn.Module):
         return self.contrast is not None and self.weights.contrast > 0
 
     def forward(
-        self, maps: dict[str, Tensor], batch: Batch, *, progress: float, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Every weighted term by name; their sum is the loss."""
+        self, maps: dict[str, Tensor], batch: Batch, *, progress: float,
+        generator: torch.Generator, crf: float = 0.0,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Every weighted term by name; their sum is the loss. ``crf`` is for ``QuObjective``."""
         labelled = batch.foreground != UNLABELLED
         target = (batch.foreground == 1).long()
         nucleus = batch.instances > 0
+        # The nucleus recipes ask for offsets in nuclei only, the published ones everywhere.
+        where = labelled if self.weights.centre == 0 else nucleus
         terms = {
             "foreground": np_loss(maps["np"], target, labelled, self.losses),
             "offsets": self.weights.offsets
-            * hv_loss(maps["hv"], batch.offsets, nucleus, nucleus, self.losses),
+            * hv_loss(maps["hv"], batch.offsets, nucleus, where, self.losses),
         }
         if "centre" in maps and self.weights.centre:
             terms["centre"] = self.weights.centre * centre_loss(
@@ -136,6 +144,79 @@ class Objective(nn.Module):
             generator=generator, progress=progress,
         )  # fmt: skip
         return loss
+
+
+class QuObjective(nn.Module):
+    """Cross-entropy against cluster and Voronoi labels, and late a dense CRF (Qu et al. 2019).
+
+    The type branch learns background and types from both labels. A network with a foreground map
+    of its own learns that from both as well; of one that has none, it is the sum of the types, and
+    only nuclei of unknown type teach it directly.
+
+    Parameters
+    ----------
+    n_types, n_groups
+        Of the network's type branch.
+    stride
+        Image pixels per map pixel.
+    sums_types
+        The network's ``np`` is the sum of its types.
+    """
+
+    wants_embedding = False
+
+    def __init__(
+        self, n_types: int, n_groups: int, *, stride: int = 1, sums_types: bool = False
+    ) -> None:
+        super().__init__()
+        self.n_types, self.n_groups = n_types, n_groups
+        self.stride, self.sums_types = stride, sums_types
+
+    def forward(
+        self, maps: dict[str, Tensor], batch: Batch, *, progress: float,
+        generator: torch.Generator, crf: float = 0.0,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Every weighted term by name; their sum is the loss. ``crf`` weighs the CRF."""
+        labelled = batch.foreground != UNLABELLED
+        drawn = batch.voronoi != 0
+        nuclei = {"cluster": (batch.foreground == 1, labelled, batch.instances),
+                  "voronoi": (batch.voronoi > 0, drawn, batch.voronoi.clamp(min=0))}  # fmt: skip
+        terms = {}
+        for name, (inside, known, owners) in nuclei.items():
+            taught = known
+            if self.sums_types:
+                taught = known & inside & (batch.types[:, 0][owners] < 0)
+            terms[name] = cross_entropy(maps["np"], inside.long(), taught)
+            if self.n_types:
+                terms[f"{name}_types"] = self._types(maps["nc"], batch, inside, known, owners)
+        if crf:
+            terms["crf"] = crf * self._crf(maps["np"], batch)
+        return terms
+
+    def _types(
+        self, logits: Tensor, batch: Batch, inside: Tensor, known: Tensor, owners: Tensor
+    ) -> Tensor:
+        """Mean over the groups of the cross-entropy of background and types."""
+        n, _, y, x = logits.shape
+        grouped = logits.reshape(n, self.n_groups, 1 + self.n_types, y, x)
+        total = logits.new_zeros(())
+        for group in range(self.n_groups):
+            types = batch.types[:, group][owners]
+            target = torch.where(inside & (types >= 0), types + 1, 0)
+            total = total + cross_entropy(
+                grouped[:, group], target, known & (~inside | (types >= 0))
+            )
+        return total / self.n_groups
+
+    def _crf(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The CRF on the image at the map's resolution."""
+        size = (logits.shape[2], logits.shape[3])
+        edge = (batch.image.shape[2] - size[0] * self.stride) // 2
+        image = batch.image[:, :, edge : edge + size[0] * self.stride]
+        image = image[..., edge : edge + size[1] * self.stride].clamp(max=1.0)
+        small = functional.avg_pool2d(image, self.stride) if self.stride > 1 else image
+        probability = logits.float().softmax(1)[:, 1]
+        return dense_crf(probability, small, sigma_xy=SIGMA_XY / self.stride)
 
 
 def pixel_classes(batch: Batch, labelled: Tensor, group: int) -> tuple[Tensor, Tensor]:

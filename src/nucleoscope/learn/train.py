@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,18 @@ from torch import Tensor, nn
 
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
+from nucleoscope.learn.contrast import ContrastSettings
 from nucleoscope.learn.feed import Feed, FeedSettings, Lesson
 from nucleoscope.learn.fit import detection_f1, look
 from nucleoscope.learn.infer import has_amx
-from nucleoscope.learn.model import Model, ModelConfig, load_state, read_tensors
+from nucleoscope.learn.losses import LossSettings
+from nucleoscope.learn.model import Model, ModelConfig, NetworkSpec, load_state, read_tensors
 from nucleoscope.learn.nets import Network, build_network, channels_last
-from nucleoscope.learn.objective import Objective, Weights
+from nucleoscope.learn.objective import Objective, QuObjective, Weights
 from nucleoscope.learn.partial import ROUNDS, RULED_OUT, judged, relearnt
 from nucleoscope.learn.recipes import Recipe
 from nucleoscope.nuclei.peaks import find_peaks
 
-#: Steps over which the learning rate rises.
-WARM_UP = 30
 #: How often the held-out images are looked at, as a share of the training.
 CHECKS = 8
 
@@ -82,8 +81,9 @@ class _State:
 
     network: Network
     average: dict[str, Tensor]
-    objective: Objective
-    optimiser: torch.optim.AdamW
+    objective: Objective | QuObjective
+    optimiser: torch.optim.Optimizer
+    is_given: bool = False
     step: int = 0
     seconds: float = 0.0
     checks: int = 0
@@ -103,6 +103,7 @@ def train_network(
     recipe: Recipe,
     settings: TrainSettings,
     *,
+    start: Model | None = None,
     report: Report | None = None,
 ) -> tuple[Model, list[dict[str, float]]]:
     """Train the network that ``config`` describes.
@@ -117,6 +118,8 @@ def train_network(
         With a ``network``.
     recipe
         Steps, batch, crop and learning rate.
+    start
+        A model of the same network to go on from; a recipe's first phase may keep its encoder.
 
     Returns
     -------
@@ -132,7 +135,7 @@ def train_network(
     """
     if config.network is None:
         raise InputError("this recipe has no network to train.")
-    state = _start(config, recipe, settings)
+    state = _start(config, recipe, settings, start)
     if settings.resume and settings.checkpoint is not None and settings.checkpoint.exists():
         _restore(state, settings.checkpoint, _fingerprint(config, recipe, settings))
     feed = _feed(lessons, state, config, recipe, settings)
@@ -160,18 +163,61 @@ def train_network(
     return Model(config, _averaged(state, config)), state.history
 
 
-def _start(config: ModelConfig, recipe: Recipe, settings: TrainSettings) -> _State:
+def _start(
+    config: ModelConfig, recipe: Recipe, settings: TrainSettings, given: Model | None
+) -> _State:
     spec = config.network
     assert spec is not None  # noqa: S101  asked by the caller
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = channels_last(build_network(**spec.model_dump()).to(settings.device))
-    head_dim = network.head_dim
-    weights = weights_for(recipe)
-    objective = Objective(spec.n_types, spec.n_groups, head_dim, weights=weights)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-3)
+    if given is not None:
+        _take(network, given, config)
+    objective = objective_for(recipe, spec, network)
+    kind = torch.optim.AdamW if recipe.decoupled else torch.optim.Adam
+    optimiser = kind(
+        network.parameters(), lr=recipe.learning_rate, betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+    )  # fmt: skip
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    return _State(network, average, objective.to(settings.device), optimiser)
+    is_given = given is not None
+    return _State(network, average, objective.to(settings.device), optimiser, is_given)
+
+
+def _take(network: Network, given: Model, config: ModelConfig) -> None:
+    """Start from a model's weights.
+
+    Raises
+    ------
+    CallError
+        That model's network has another shape.
+    """
+    if given.network is None or given.config.network != config.network:
+        raise CallError(
+            f"the model to start from has network {given.config.network}, this training needs "
+            f"{config.network}; start from a model of the same network, channels and types."
+        )
+    network.load_state_dict(given.network.state_dict())
+
+
+def objective_for(
+    recipe: Recipe, spec: NetworkSpec, network: Network
+) -> Objective | QuObjective:
+    """What a recipe minimises, for a network."""
+    if recipe.objective == "qu":
+        return QuObjective(
+            spec.n_types, spec.n_groups, stride=network.stride, sums_types=network.sums_types
+        )
+    losses = {
+        "default": LossSettings(),
+        "paper": LossSettings.paper(spec.n_types, defects=False),
+        "hovernet": LossSettings.hovernet(spec.n_types),
+    }[recipe.losses]
+    contrast = ContrastSettings.paper() if recipe.contrast_setting == "paper" else None
+    return Objective(
+        spec.n_types, spec.n_groups, network.head_dim, weights=weights_for(recipe), losses=losses,
+        contrast=contrast,
+    )  # fmt: skip
 
 
 def weights_for(recipe: Recipe) -> Weights:
@@ -232,7 +278,7 @@ def _feed_settings(config: ModelConfig, recipe: Recipe, network: Network) -> Fee
         network.context,
         config.radius_px,
         network.margin,
-        recipe.objective == "pixel",
+        recipe.objective != "nucleus",
     )
 
 
@@ -241,28 +287,27 @@ def _fraction(state: _State, recipe: Recipe, settings: TrainSettings) -> float:
     return max(state.step / max(1, recipe.steps), state.seconds / (60 * settings.minutes))
 
 
-def _rate(step: int, fraction: float, peak: float) -> float:
-    """Linear warm-up, then half a cosine to a hundredth."""
-    cosine = 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
-    return peak * min(1.0, (step + 1) / WARM_UP) * (0.99 * cosine + 0.01)
-
-
 def _step(
     state: _State, feed: Feed, recipe: Recipe, settings: TrainSettings, fraction: float
 ) -> dict[str, float]:
     """One step; the loss terms by name."""
-    batch = feed.batch(state.step)
+    phase, done = recipe.phase(fraction)
+    batch = feed.batch(state.step, phase.batch)
     batch = type(batch)(**{k: v.to(settings.device) for k, v in vars(batch).items()})
     draws = torch.Generator().manual_seed(settings.seed * 1_000_003 + state.step)
     for group in state.optimiser.param_groups:
-        group["lr"] = _rate(state.step, fraction, recipe.learning_rate)
+        group["lr"] = recipe.rate(state.step, fraction)
+    if state.is_given:
+        state.network.freeze_encoder(phase.frozen)
     state.network.train()
     kind = torch.device(settings.device).type
     use_half = kind == "cuda" or has_amx()
     image = batch.image.contiguous(memory_format=torch.channels_last)
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=use_half):
         maps = state.network(image, embed=state.objective.wants_embedding)
-    terms = state.objective(maps, batch, progress=fraction, generator=draws)
+    # The published contrast starts anew in every phase.
+    progress = done if recipe.contrast_setting == "paper" else fraction
+    terms = state.objective(maps, batch, progress=progress, generator=draws, crf=phase.crf)
     loss = torch.stack(list(terms.values())).sum()
     if not torch.isfinite(loss):
         raise InputError(
@@ -320,12 +365,19 @@ def _check(
 def _fingerprint(config: ModelConfig, recipe: Recipe, settings: TrainSettings) -> dict[str, Any]:
     """What must be the same for a checkpoint to be gone on from."""
     return {
-        "recipe": vars(recipe).copy(),
+        "recipe": json_of(recipe),
         "network": config.network.model_dump() if config.network else None,
         "channels": list(config.channels),
         "types": list(config.types),
         "seed": settings.seed,
     }
+
+
+def json_of(recipe: Recipe) -> Any:
+    """A recipe as JSON gives it back."""
+    import json
+
+    return guard.parse_json(json.dumps(asdict(recipe)).encode(), where="the recipe")
 
 
 def _save(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:

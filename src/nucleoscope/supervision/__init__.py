@@ -2,7 +2,7 @@
 
 from nucleoscope.supervision.clusters import cluster_foreground, to_uint8, weighted_kmeans
 from nucleoscope.supervision.halfmax import half_maximum, median_radius
-from nucleoscope.supervision.plane import projected_labels
+from nucleoscope.supervision.plane import projected_labels, voronoi_labels
 from nucleoscope.supervision.project import PROJECTIONS, emip, mip, project
 from nucleoscope.supervision.pseudo import nuclei_channel, pseudo_labels, z_step_of
 from nucleoscope.supervision.voronoi import (
@@ -30,6 +30,7 @@ __all__ = [
     "pseudo_labels",
     "slice_areas",
     "to_uint8",
+    "voronoi_labels",
     "weighted_kmeans",
     "z_ranges",
     "z_step_of",

@@ -22,11 +22,13 @@ from nucleoscope.supervision.clusters import (
     to_uint8,
 )
 from nucleoscope.supervision.halfmax import median_radius
-from nucleoscope.supervision.voronoi import distance_map, grid_points
+from nucleoscope.supervision.voronoi import cell_edges, distance_map, grid_points
 from nucleoscope.supervision.zrange import check_setting
 
 #: Published sizes in px and px^2: least component, dilation, erosion, background margin, disk.
 _LEAST, _GROW, _SHRINK, _MARGIN, _DISK = 30, 5, 7, 10, 3
+#: Published radius of the disk around a click in the Voronoi label, px.
+_DOT = 2
 
 _EIGHT = np.ones((3, 3), dtype=bool)
 
@@ -162,3 +164,44 @@ def projected_labels(
     if not paper:
         background &= cells > 0
     return Plane(instances, (instances == 0) & ~background)
+
+
+def voronoi_labels(
+    cells: NDArray[np.int32],
+    clicks: NDArray[np.float64],
+    ids: NDArray[np.integer],
+    region: Bool | None = None,
+) -> NDArray[np.int32]:
+    """The Voronoi label of Qu et al. 2019: background on cell walls, nucleus close to clicks.
+
+    Parameters
+    ----------
+    cells
+        ``(Y, X)`` int32 from `nearest_point`; 0 = not annotated.
+    clicks
+        ``(n, 3)``; z plays no part.
+    ids
+        ``(n,)``, positive: what is written for each click.
+    region
+        ``(Y, X)`` bool; outside, nothing is said. None: everywhere.
+
+    Returns
+    -------
+    int32 ``(Y, X)``: -1 on the walls, the click's id within 2 px of it, 0 elsewhere.
+
+    Examples
+    --------
+    >>> cells = np.repeat([[1] * 5 + [2] * 5], 5, axis=0).astype(np.int32)
+    >>> label = voronoi_labels(cells, np.array([[0, 2, 1], [0, 2, 8]]), np.array([1, 2]))
+    >>> label[2].tolist()
+    [1, 1, 1, 1, -1, -1, 2, 2, 2, 2]
+    """
+    out = np.where(cell_edges(cells), -1, 0).astype(np.int32)
+    n_y, n_x = cells.shape
+    for (y, x), i in zip(grid_points(cells.shape, clicks * (0, 1, 1)), ids, strict=True):
+        rows, columns = np.ogrid[max(0, y - 2) : min(n_y, y + 3), max(0, x - 2) : min(n_x, x + 3)]
+        disk = (rows - y) ** 2 + (columns - x) ** 2 <= _DOT * _DOT
+        out[rows, columns] = np.where(disk, i, out[rows, columns])
+    if region is not None:
+        out[~region] = 0
+    return out

@@ -8,12 +8,14 @@ from nucleoscope.errors import CallError
 from nucleoscope.learn.nets.base import Network, channels_last
 from nucleoscope.learn.nets.hovernet import PaddedHoverNet
 from nucleoscope.learn.nets.light import LightNet, with_neighbours
+from nucleoscope.learn.nets.resunet import ResUNet34
 
 __all__ = [
     "NETWORKS",
     "LightNet",
     "Network",
     "PaddedHoverNet",
+    "ResUNet34",
     "build_network",
     "channels_last",
     "with_neighbours",
@@ -30,10 +32,17 @@ def _hovernet(n_channels: int, n_types: int, n_groups: int, context: int) -> Net
     return PaddedHoverNet(n_channels, max(1, n_groups * (1 + n_types)))
 
 
+def _resunet(n_channels: int, n_types: int, n_groups: int, context: int) -> Network:
+    if context:
+        raise CallError("resunet sees one slice at a time; it has no context.")
+    return ResUNet34(n_channels, n_types, n_groups=n_groups)
+
+
 #: Name -> builder of (image channels, types, groups, context).
 NETWORKS: dict[str, Callable[[int, int, int, int], Network]] = {
     "light": _light,
     "hovernet": _hovernet,
+    "resunet": _resunet,
 }
 
 

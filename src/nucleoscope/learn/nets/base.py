@@ -19,6 +19,12 @@ class Network(nn.Module):
     reach: int
     context: int
     head_dim: int
+    #: Whether ``np`` is no map of its own but the sum of the types in ``nc``.
+    sums_types: bool = False
+
+    def freeze_encoder(self, frozen: bool = True) -> Network:
+        """Keep the encoder's weights as they are, or free them; here there is none to keep."""
+        return self
 
     def forward(self, x: Tensor, embed: bool = False) -> dict[str, Tensor]:
         """Maps of a batch of slices."""

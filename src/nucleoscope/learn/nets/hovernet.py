@@ -344,6 +344,11 @@ class PaddedHoverNet(Network):
         super().__init__()
         self.inner = HoverNet(n_channels, n_classes, "fast", self.head_dim)
 
+    def freeze_encoder(self, frozen: bool = True) -> PaddedHoverNet:
+        """As ``HoverNet.freeze_encoder``."""
+        self.inner.freeze_encoder(frozen)
+        return self
+
     def forward(self, x: Tensor, embed: bool = False) -> dict[str, Tensor]:
         """Maps of a batch; ``x`` is ``(B, C, Y, X)`` with sides that are multiples of 8."""
         if self.training:

@@ -111,6 +111,7 @@ class ResUNet34(Network):
     def __init__(self, n_channels: int, n_types: int, *, n_groups: int = 1) -> None:
         super().__init__()
         self.n_types, self.n_groups = n_types, n_groups
+        self.sums_types = n_types > 0
         self.stem = nn.Sequential(
             nn.Conv2d(n_channels, 64, 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(64),
