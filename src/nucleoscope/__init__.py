@@ -20,6 +20,8 @@ _HOMES = {
     "Points": "nucleoscope.data.points",
     "Region": "nucleoscope.data.region",
     "Volume": "nucleoscope.data.volume",
+    "certificate": "nucleoscope.flow.certify",
+    "convert": "nucleoscope.flow.convert",
     "demo": "nucleoscope.showcase",
     "detect": "nucleoscope.flow.lecl",
     "doctor": "nucleoscope.flow.about",
@@ -27,8 +29,10 @@ _HOMES = {
     "info": "nucleoscope.flow.about",
     "load_model": "nucleoscope.learn.model",
     "project": "nucleoscope.flow.project",
+    "read_nuclei": "nucleoscope.io.nuclei",
     "read_points": "nucleoscope.io.points",
     "read_region": "nucleoscope.io.outlines",
+    "read_slide": "nucleoscope.io.slides",
     "read_table": "nucleoscope.io.tables",
     "read_volume": "nucleoscope.io.images",
     "report": "nucleoscope.view.results",
@@ -44,6 +48,8 @@ __all__ = [
     "Region",
     "Volume",
     "__version__",
+    "certificate",
+    "convert",
     "demo",
     "detect",
     "doctor",
@@ -51,8 +57,10 @@ __all__ = [
     "info",
     "load_model",
     "project",
+    "read_nuclei",
     "read_points",
     "read_region",
+    "read_slide",
     "read_table",
     "read_volume",
     "report",
@@ -68,12 +76,16 @@ if TYPE_CHECKING:
     from nucleoscope.data.volume import Volume
     from nucleoscope.errors import NucleoscopeError
     from nucleoscope.flow.about import doctor, info
+    from nucleoscope.flow.certify import certificate
+    from nucleoscope.flow.convert import convert
     from nucleoscope.flow.evaluate import evaluate
     from nucleoscope.flow.lecl import detect, train
     from nucleoscope.flow.project import project
     from nucleoscope.io.images import read_volume
+    from nucleoscope.io.nuclei import read_nuclei
     from nucleoscope.io.outlines import read_region
     from nucleoscope.io.points import read_points
+    from nucleoscope.io.slides import read_slide
     from nucleoscope.io.tables import read_table
     from nucleoscope.learn.model import load_model
     from nucleoscope.showcase import demo

@@ -34,6 +34,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     tissue.spatial,
     pages.report,
     pages.demo,
+    files.convert,
     files.info,
     files.doctor,
 )

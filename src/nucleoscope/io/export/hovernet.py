@@ -2,7 +2,9 @@
 
 HoVer-Net counts from the centre of the first pixel as we do, and writes ``(x, y)`` in contours and
 centroids but ``(row, column)`` in boxes (Graham et al. 2019, Med. Image Anal. 58; its published
-``run_infer.py``). Its types are numbers; their names stand beside them as ``type_names``.
+``run_infer.py``). Its types are numbers; their names stand beside them as ``type_names``. Its
+contours run through the centres of the outermost pixels, ours along their edges; ``contours`` says
+so, and ``read_nuclei`` heeds it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from nucleoscope.data.nuclei import Nuclei
 from nucleoscope.errors import CallError
 from nucleoscope.io import guard
+from nucleoscope.io.nuclei.outlined import PIXEL_EDGES
 
 #: Micrometres per pixel of magnification 1, by the custom that 40x is 0.25.
 MPP_OF_1X = 10.0
@@ -74,7 +77,11 @@ def _parts(nuclei: Nuclei, mpp: float | None) -> Iterator[bytes]:
     frame = nuclei.table.frame
     numbers, names = type_numbers(frame["type"])
     mag = None if mpp is None else round(MPP_OF_1X / mpp, 4)
-    head = {"mag": mag, "type_names": {str(i): name for i, name in enumerate(names)}}
+    head = {
+        "mag": mag,
+        "type_names": {str(i): name for i, name in enumerate(names)},
+        "contours": PIXEL_EDGES,
+    }
     yield json.dumps(head)[:-1].encode() + b', "nuc": {'
     columns = zip(frame["id"], frame["y"], frame["x"], frame["type_prob"], strict=True)
     for i, (ident, y, x, probability) in enumerate(columns):

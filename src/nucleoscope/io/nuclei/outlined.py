@@ -119,6 +119,9 @@ def _only_nuclei(rows: Rows, kinds: list[str], where: str) -> Rows:
 
 # HoVer-Net and CellViT --------------------------------------------------------------------------
 
+#: Value of ``contours`` in files whose contours enclose their pixels whole.
+PIXEL_EDGES = "pixel edges"
+
 
 def is_hovernet(path: Path, head: bytes) -> bool:
     """True for a root with ``nuc``, or with numbered nuclei themselves (its first version)."""
@@ -126,12 +129,18 @@ def is_hovernet(path: Path, head: bytes) -> bool:
 
 
 def read_hovernet(path: Path, head: bytes, source: Source) -> Nuclei:
-    """``{"mag": m, "nuc": {id: {centroid, contour, type, type_prob}}}``."""
+    """``{"mag": m, "nuc": {id: {centroid, contour, type, type_prob}}}``.
+
+    Our own files also name the types and say that contours run along pixel edges; HoVer-Net's run
+    through the centres of the outermost pixels.
+    """
     pieces, rows = Elements(path, "nuc", source.limits), Rows()
     cells = [(key, cell) for piece in pieces for key, cell in _items(piece, source.where)]
     numbers = [int(key) if key.isascii() and key.isdigit() and len(key) < 19 else None
                for key, _ in cells]  # fmt: skip
-    _add_cells(rows, [cell for _, cell in cells], numbers, {}, source)
+    names = _names(pieces.rest.get("type_names"))
+    is_full = pieces.rest.get("contours") == PIXEL_EDGES
+    _add_cells(rows, [cell for _, cell in cells], numbers, names, source, is_full=is_full)
     magnification = pieces.rest.get("mag")
     if magnification and source.scale == 1.0:
         rows.notes.append(
@@ -157,23 +166,33 @@ def read_cellvit(path: Path, head: bytes, source: Source) -> Nuclei:
     """``{"cells": [{centroid, contour, type, type_prob}], "type_map": {number: name}}``."""
     pieces, rows = Elements(path, "cells", source.limits), Rows()
     cells = [cell for piece in pieces for cell in piece]
-    names = pieces.rest.get("type_map")
-    names = {str(k): str(v) for k, v in names.items()} if isinstance(names, dict) else {}
-    _add_cells(rows, cells, [None] * len(cells), names, source)
+    _add_cells(rows, cells, [None] * len(cells), _names(pieces.rest.get("type_map")), source)
     return nuclei_of(rows, source)
 
 
+def _names(value: Any) -> dict[str, str]:
+    """Names of numbered types, where the file has them."""
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+
 def _add_cells(
-    rows: Rows, cells: list[Any], ids: list[int | None], names: dict[str, str], source: Source
+    rows: Rows,
+    cells: list[Any],
+    ids: list[int | None],
+    names: dict[str, str],
+    source: Source,
+    *,
+    is_full: bool = False,
 ) -> None:
-    """Cells of HoVer-Net or CellViT; all rings are moved outwards at once."""
+    """Cells of HoVer-Net or CellViT; all rings but full ones are moved outwards at once."""
     rings: list[Floats] = []
     for n, cell in enumerate(cells):
         if not isinstance(cell, dict):
             raise InputError(f"{source.where}: nucleus {n + 1} is no object.")
         contour = cell.get("contour") or []
         rings.append(as_coordinates(contour, source.where) if contour else _NOTHING)
-    for cell, id_, ring in zip(cells, ids, outwards(rings), strict=True):
+    moved = [opened_ring(ring) for ring in rings] if is_full else outwards(rings)
+    for cell, id_, ring in zip(cells, ids, moved, strict=True):
         kind, prob, centre = cell.get("type"), cell.get("type_prob"), cell.get("centroid")
         place = None if centre is None else as_coordinates([centre], source.where)[0]
         rows.add(
