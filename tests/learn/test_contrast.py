@@ -97,6 +97,26 @@ def test_equals_supcon_where_every_anchor_has_one_positive():
     torch.testing.assert_close(ours, theirs)
 
 
+def waves(n: int, d: int, phase: float) -> Tensor:
+    """Unit vectors that need no generator."""
+    i = torch.arange(n * d, dtype=torch.float64).reshape(n, d)
+    return F.normalize(torch.sin(1.7 * i + phase) + 0.3 * torch.cos(0.31 * i * i), dim=1)
+
+
+#: ``SupConLoss(temperature)(waves(5, 8, 0.2), arange(5), ref_emb=waves(5, 8, 1.1),
+#: ref_labels=tensor([3, 0, 4, 1, 2]))`` of pytorch-metric-learning 2.9.0.
+GOLDEN = {0.07: 18.69552369715079, 0.1: 13.163426779560458, 1.0: 2.29810243330389}
+
+
+@pytest.mark.parametrize("temperature", sorted(GOLDEN))
+def test_equals_the_golden_values_of_pytorch_metric_learning(temperature):
+    found = supervised_pixel_contrast(
+        waves(5, 8, 0.2), torch.arange(5), waves(5, 8, 1.1), torch.tensor([3, 0, 4, 1, 2]),
+        temperature,
+    )  # fmt: skip
+    assert float(found) == pytest.approx(GOLDEN[temperature], rel=1e-12)
+
+
 def test_order_of_anchors_and_keys_does_not_matter():
     anchors, keys = unit(6, 4, seed=1), unit(9, 4, seed=2)
     labels, key_labels = torch.arange(6) % 3, torch.arange(9) % 3

@@ -28,6 +28,7 @@ from nucleoscope.nuclei.markers import (
     marker_evidence,
     marker_rule,
     marker_scale,
+    rule_named,
     sigmoid,
 )
 from nucleoscope.testing import RuleContract
@@ -363,8 +364,33 @@ def test_rules_by_name_pass_the_contract(name: str) -> None:
 
 
 def test_an_unknown_rule_names_those_there_are() -> None:
-    with pytest.raises(CallError, match="any_slice, core_against_shell, nucleus_fraction"):
+    with pytest.raises(CallError, match="any_slice, fraction, ring"):
         marker_rule("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("any_slice", AnySlice()),
+        ("any_slice:0.5", AnySlice(0.5)),
+        ("fraction:0.25", NucleusFraction(0.25)),
+        ("ring:0.4", CoreAgainstShell(0.4)),
+    ],
+)
+def test_a_rule_can_be_asked_for_in_one_word(text: str, rule: MarkerRule) -> None:
+    assert rule_named(text) == rule
+
+
+@pytest.mark.parametrize("text", ["ring:", "ring:much", "ring:0", "ring:1.5", "ring:nan"])
+def test_a_threshold_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(CallError, match="between 0 and 1"):
+        rule_named(text)
+
+
+@pytest.mark.parametrize("text", ["halo", "halo:0.3", ""])
+def test_an_unknown_word_names_the_rules(text: str) -> None:
+    with pytest.raises(CallError, match="any_slice, fraction, ring"):
+        rule_named(text)
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.9])

@@ -44,6 +44,7 @@ from nucleoscope.learn.lecl import train_model
 from nucleoscope.learn.model import Model, ModelConfig, load_model, save_model
 from nucleoscope.learn.recipes import recipe as recipe_named
 from nucleoscope.learn.train import Progress, TrainSettings
+from nucleoscope.nuclei.markers import LEARNED, MarkerRule, rule_named
 from nucleoscope.units import Spacing
 
 #: One slice step in pixels when the scale is unknown (the published constant).
@@ -225,6 +226,7 @@ class _Looking:
     nucleus_radius: float | None
     nuclei: str | int | None
     marker: tuple[str | int, ...]
+    rule: str | MarkerRule | None = None
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,7 @@ def detect(
     nucleus_radius: float | None = None,
     nuclei: str | int | None = None,
     marker: Sequence[str | int] = (),
+    rule: str | MarkerRule | None = None,
     axes: str | None = None,
     spacing: Spacing | None = None,
     device: str = "cpu",
@@ -286,6 +289,11 @@ def detect(
     nuclei, marker
         Channels of these images, where they are called otherwise than in the training images;
         markers in the model's order.
+    rule
+        When a nucleus counts as positive: None for what the model has learnt; ``any_slice`` for
+        the marker's overlap in any slice, ``fraction`` for the marked share of the nucleus,
+        ``ring`` for the nucleus against its surroundings, each with a threshold if need be
+        (``ring:0.4``); ``learned`` for the learnt rule without the network; or a ``MarkerRule``.
 
     Returns
     -------
@@ -301,8 +309,10 @@ def detect(
     many = as_images(images)
     outlines = one_per_image(roi, many, "roi")
     how = _Looking(
-        Reading(axes, spacing), device, nuclei_only, nucleus_radius, nuclei, tuple(marker)
+        Reading(axes, spacing), device, nuclei_only, nucleus_radius, nuclei, tuple(marker), rule
     )
+    if isinstance(rule, str) and rule != LEARNED:
+        rule_named(rule)  # an unknown one is refused before any image is read
     if output is None:
         loaded = model if isinstance(model, Model) else load_model(model)
         return [
@@ -447,7 +457,7 @@ def _detect_one(
     found = detect_volume(
         model, _renamed(volume, model.config, how.nuclei, how.marker), region=region,
         device=how.device, nuclei_only=how.nuclei_only, nucleus_radius_um=how.nucleus_radius,
-        progress=progress,
+        rule=how.rule, progress=progress,
     )  # fmt: skip
     files = {} if isinstance(image, Volume) else {"path": str(image)}
     if roi_file:

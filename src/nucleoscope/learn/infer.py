@@ -30,15 +30,21 @@ from nucleoscope.learn.nets import Network, channels_last
 from nucleoscope.learn.normalise import levels, normalise
 from nucleoscope.learn.objective import pool_types
 from nucleoscope.nuclei.classical import classical_maps
-from nucleoscope.nuclei.markers import marker_evidence, sigmoid
+from nucleoscope.nuclei.markers import (
+    LEARNED,
+    MarkerRule,
+    marker_evidence,
+    rule_named,
+    sigmoid,
+)
 from nucleoscope.nuclei.measure import measure
 from nucleoscope.nuclei.peaks import Peaks, find_peaks, grow
 from nucleoscope.nuclei.slices import nuclei_by_slice
 from nucleoscope.supervision.pseudo import nuclei_channel
 
-#: Side of the part of a window that is kept, in pixels. With the network's reach on either side a
-#: window is 1024 wide: larger ones spend their time having memory handed out and taken back.
-CORE = 704
+#: Longest side of the part of a window that is kept, in pixels. Every window also reads the
+#: network's reach around it, which larger ones waste less on and smaller ones need less memory for.
+CORE = 1024
 #: Images whose voxels differ from the model's by more than these factors (z, y, x) are resampled.
 #: Stacks are coarse in z and differ there by nature, so little is done about it.
 SCALE_TOLERANCE = (1.6, 1.15, 1.15)
@@ -97,7 +103,7 @@ def predict(
     hover
         The offsets are HoVer-Net's HV maps and are kept as they are.
     core
-        Side of the windows, in pixels; the answer does not depend on it (to float rounding).
+        Longest side of the windows, in pixels, at least 16; the answer does not depend on it (to float rounding).
 
     Returns
     -------
@@ -133,16 +139,22 @@ class _Window:
 
 def _windows(n_y: int, n_x: int, core: int, reach: int, stride: int) -> Iterator[_Window]:
     """Windows that cover an image; each pixel is kept from exactly one."""
-    core -= core % 16
     reach += -reach % 16
-    for y in range(0, n_y, core):
-        for x in range(0, n_x, core):
-            inner = (y, x, min(y + core, n_y), min(x + core, n_x))
+    step_y, step_x = _part(n_y, core), _part(n_x, core)
+    for y in range(0, n_y, step_y):
+        for x in range(0, n_x, step_x):
+            inner = (y, x, min(y + step_y, n_y), min(x + step_x, n_x))
             outer = (
                 max(0, y - reach), max(0, x - reach),
                 min(inner[2] + reach, n_y), min(inner[3] + reach, n_x),
             )  # fmt: skip
             yield _Window(outer, inner)
+
+
+def _part(length: int, most: int) -> int:
+    """Length of the fewest equal parts of at most ``most``, rounded up to whole 16-pixel cells."""
+    part = -(-length // -(-length // (most - most % 16)))
+    return part + -part % 16
 
 
 def _slices(
@@ -242,6 +254,7 @@ def detect(
     region: Region | None = None,
     nuclei_only: bool = False,
     nucleus_radius_um: float | None = None,
+    rule: str | MarkerRule | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Detection:
@@ -260,6 +273,8 @@ def detect(
     nucleus_radius_um
         Typical radius where it differs from that of the training images; the image is then
         looked at as much smaller or larger.
+    rule
+        Marker rule in place of the model's own, see ``marker_probabilities``.
 
     Returns
     -------
@@ -295,7 +310,7 @@ def detect(
     table = NucleusTable(table.frame.assign(id=numbers[table.frame["id"].to_numpy()]))
     if nuclei_only:
         return Detection(found, table)
-    return Detection(found, typed(table, found, seen, logits[is_kept], config))
+    return Detection(found, typed(table, found, seen, logits[is_kept], config, rule=rule))
 
 
 def channels_for(config: ModelConfig, volume: Volume, *, nuclei_only: bool) -> Volume:
@@ -354,19 +369,40 @@ def network_logits(
     return pooled[1:].double().numpy()
 
 
-def marker_logits(
-    found: Labels, volume: Volume, logits: NDArray[np.float64], config: ModelConfig
+def marker_probabilities(
+    found: Labels,
+    volume: Volume,
+    logits: NDArray[np.float64],
+    config: ModelConfig,
+    rule: str | MarkerRule | None = None,
 ) -> NDArray[np.float64]:
-    """Calibrated log odds of positive, ``(n, markers)``."""
+    """Probability of positive of every nucleus and marker, ``(n, markers)``.
+
+    Parameters
+    ----------
+    rule
+        None: the model's own, what the network says and what the evidence says averaged and
+        calibrated. ``learned``: the evidence alone, weighed as learnt from the points. A name of
+        ``nuclei.markers.RULES``, with a threshold if need be (``ring:0.4``), or any
+        ``MarkerRule``: the evidence weighed by that.
+
+    Raises
+    ------
+    CallError
+        No such rule.
+    """
     columns = []
+    stain = volume.channel(config.nuclei or -1)
+    own = rule_named(rule) if isinstance(rule, str) and rule != LEARNED else rule
     for group, (marker, spec) in enumerate(zip(config.markers, config.marker_rules, strict=True)):
-        evidence = marker_evidence(
-            found, volume.channel(marker), volume.channel(config.nuclei or -1)
-        )
+        evidence = marker_evidence(found, volume.channel(marker), stain)
+        if own is not None:
+            columns.append(spec.rule()(evidence) if isinstance(own, str) else own(evidence))
+            continue
         by_network = np.clip(logits[:, group, 1] - logits[:, group, 0], -8, 8)
         by_evidence = np.clip(spec.rule().logit(evidence), -8, 8)
         mixed = spec.network_share * by_network + (1 - spec.network_share) * by_evidence
-        columns.append(spec.slope * mixed + spec.offset)
+        columns.append(sigmoid(spec.slope * mixed + spec.offset))
     return np.stack(columns, axis=1) if columns else np.zeros((len(logits), 0))
 
 
@@ -376,11 +412,13 @@ def typed(
     volume: Volume,
     logits: NDArray[np.float64],
     config: ModelConfig,
+    *,
+    rule: str | MarkerRule | None = None,
 ) -> NucleusTable:
     """Add ``type``, ``type_prob`` and the markers' columns."""
     frame = table.frame.copy()
     if config.markers:
-        probability = sigmoid(marker_logits(found, volume, logits, config))
+        probability = marker_probabilities(found, volume, logits, config, rule)
         for group, marker in enumerate(config.markers):
             frame[f"{marker}_prob"] = probability[:, group]
             frame[f"{marker}_positive"] = probability[:, group] >= 0.5

@@ -312,9 +312,12 @@ class Learned:
 #: Rules that need no training, by name.
 RULES: dict[str, Callable[..., MarkerRule]] = {
     "any_slice": AnySlice,
-    "nucleus_fraction": NucleusFraction,
-    "core_against_shell": CoreAgainstShell,
+    "fraction": NucleusFraction,
+    "ring": CoreAgainstShell,
 }
+
+#: Name of the rule that a model has learnt from its points.
+LEARNED = "learned"
 
 
 def marker_rule(name: str, **settings: float) -> MarkerRule:
@@ -333,6 +336,35 @@ def marker_rule(name: str, **settings: float) -> MarkerRule:
     if name not in RULES:
         raise CallError(f"no marker rule {name!r}; there are {', '.join(sorted(RULES))}.")
     return RULES[name](**settings)
+
+
+def rule_named(text: str) -> MarkerRule:
+    """A rule from ``NAME`` or ``NAME:THRESHOLD``, such as ``ring:0.4``.
+
+    The threshold is the rule's first setting; for the rules here that is where the probability
+    is one half.
+
+    Raises
+    ------
+    CallError
+        No such rule, or no number after the colon.
+
+    Examples
+    --------
+    >>> rule_named("ring:0.4"), rule_named("any_slice")
+    (CoreAgainstShell(level=0.4), AnySlice(overlap=0.3))
+    """
+    name, colon, threshold = text.partition(":")
+    if not colon:
+        return marker_rule(name)
+    try:
+        value = float(threshold)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < 1:
+        raise CallError(f"marker rule {text!r}: expected a number between 0 and 1 after the colon.")
+    marker_rule(name)
+    return RULES[name](value)
 
 
 def fit_learned(
