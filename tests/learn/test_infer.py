@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nucleoscope.data.labels import Labels
@@ -97,11 +99,23 @@ def test_windows_keep_every_pixel_once_and_bring_the_surround(
     for window in infer._windows(*size, core, 30, 2):
         y0, x0, y1, x1 = window.inner
         kept[y0:y1, x0:x1] += 1
+        assert max(y1 - y0, x1 - x0) <= core
         assert window.outer[0] % 16 == window.outer[1] % 16 == 0
         assert window.outer[0] in (0, y0 - 32)
         assert window.outer[2] in (size[0], y1 + 32)
         assert window.outer[3] in (size[1], x1 + 32)
     assert (kept == 1).all()
+
+
+@given(length=st.integers(1, 5000), core=st.integers(16, 2000))
+def test_windows_are_as_few_as_can_be_and_about_equal(length: int, core: int) -> None:
+    sizes = [w.inner[2] - w.inner[0] for w in infer._windows(length, 1, core, 0, 2)]
+    assert sum(sizes) == length
+    assert max(sizes) <= core
+    assert len(sizes) <= -(-length // (core - core % 16))
+    assert len(set(sizes[:-1])) <= 1
+    assert all(size % 16 == 0 for size in sizes[:-1])
+    assert max(sizes) - sizes[-1] <= 16 * len(sizes)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 17, 33), (1, 16, 16), (3, 31, 5)])

@@ -103,7 +103,8 @@ def predict(
     hover
         The offsets are HoVer-Net's HV maps and are kept as they are.
     core
-        Longest side of the windows, in pixels, at least 16; the answer does not depend on it (to float rounding).
+        Longest side of the windows, in pixels, at least 16; the answer does not depend on it (to
+        float rounding).
 
     Returns
     -------
@@ -149,6 +150,12 @@ def _windows(n_y: int, n_x: int, core: int, reach: int, stride: int) -> Iterator
                 min(inner[2] + reach, n_y), min(inner[3] + reach, n_x),
             )  # fmt: skip
             yield _Window(outer, inner)
+
+
+def _part(length: int, most: int) -> int:
+    """Length of the fewest equal parts of at most ``most``, rounded up to whole 16-pixel cells."""
+    part = -(-length // -(-length // (most - most % 16)))
+    return part + -part % 16
 
 
 def _part(length: int, most: int) -> int:
