@@ -158,12 +158,6 @@ def _part(length: int, most: int) -> int:
     return part + -part % 16
 
 
-def _part(length: int, most: int) -> int:
-    """Length of the fewest equal parts of at most ``most``, rounded up to whole 16-pixel cells."""
-    part = -(-length // -(-length // (most - most % 16)))
-    return part + -part % 16
-
-
 def _slices(
     network: Network,
     volume: Volume,
