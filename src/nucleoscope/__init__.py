@@ -14,8 +14,10 @@ __version__ = "0.1.0"
 
 # Public name -> the module that holds it. This table is the whole public top level.
 _HOMES = {
+    "LECLDetector": "nucleoscope.estimators",
     "Labels": "nucleoscope.data.labels",
     "NucleoscopeError": "nucleoscope.errors",
+    "Nuc2Vec": "nucleoscope.estimators",
     "NucleusTable": "nucleoscope.data.table",
     "Points": "nucleoscope.data.points",
     "Region": "nucleoscope.data.region",
@@ -41,7 +43,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "LECLDetector",
     "Labels",
+    "Nuc2Vec",
     "NucleoscopeError",
     "NucleusTable",
     "Points",
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from nucleoscope.data.table import NucleusTable
     from nucleoscope.data.volume import Volume
     from nucleoscope.errors import NucleoscopeError
+    from nucleoscope.estimators import LECLDetector, Nuc2Vec
     from nucleoscope.flow.about import doctor, info
     from nucleoscope.flow.certify import certificate
     from nucleoscope.flow.convert import convert
