@@ -110,12 +110,17 @@ class _Region:
 
     @classmethod
     def read(cls, slide: Slide, square: tuple[int, int], mpp: float) -> _Region:
-        side, rim = _side(slide), math.ceil(SIDE / 2 * mpp / slide.known_mpp()) + 2
-        y, x = square[0] * side, square[1] * side
-        box: Box = (
-            y - rim, x - rim,
-            min(y + side, slide.shape[0]) + rim, min(x + side, slide.shape[1]) + rim,
-        )  # fmt: skip
+        ratio = mpp / slide.known_mpp()
+        # Whole pixels of a level that is coarser by a whole number, so that it is read as it is.
+        unit = max(1, round(ratio))
+        rim = math.ceil((SIDE / 2 + 2) * ratio / unit) * unit
+        low, high = [], []
+        for at, size in zip(square, slide.shape, strict=True):
+            first = at * _side(slide)
+            length = min(_side(slide), size - first)
+            low.append(first - rim)
+            high.append(first + math.ceil(length / unit) * unit + rim)
+        box: Box = (low[0], low[1], high[0], high[1])
         pixels = slide.read(box, mpp=mpp)
         step = ((box[2] - box[0]) / pixels.shape[0], (box[3] - box[1]) / pixels.shape[1])
         return cls(pixels, box[:2], step)

@@ -18,6 +18,9 @@ Box = tuple[int, int, int, int]
 #: ``(level, box in pixels of that level, inside it) -> (h, w, 3) uint8``.
 ReadRegion = Callable[[int, Box], UInt8s]
 
+#: A level may be coarser than what is asked for by this: scanners' "40x" is 0.23 to 0.26 um.
+_COARSER = 1.1
+
 #: Micrometres per pixel outside this range are a wrong unit, not a slide.
 PLAUSIBLE_MPP = (0.05, 50.0)
 
@@ -172,7 +175,7 @@ class Slide:
         """A box of level 0 as ``shape`` pixels, each of ``ratio`` pixels of level 0."""
         from nucleoscope.data.resample import resample
 
-        level = max((i for i, d in enumerate(self.levels) if d <= ratio * 1.01), default=0)
+        level = max((i for i, d in enumerate(self.levels) if d <= ratio * _COARSER), default=0)
         fy, fx = (a / b for a, b in zip(self.shape, self.level_shapes[level], strict=True))
         y0, y1, x0, x1 = box[0] / fy, box[2] / fy, box[1] / fx, box[3] / fx
         # One pixel more on each side for the bilinear filter.
