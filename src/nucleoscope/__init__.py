@@ -27,6 +27,7 @@ _HOMES = {
     "demo": "nucleoscope.showcase",
     "detect": "nucleoscope.flow.lecl",
     "doctor": "nucleoscope.flow.about",
+    "embed": "nucleoscope.flow.nuc2vec",
     "evaluate": "nucleoscope.flow.evaluate",
     "info": "nucleoscope.flow.about",
     "load_model": "nucleoscope.learn.model",
@@ -39,7 +40,9 @@ _HOMES = {
     "read_volume": "nucleoscope.io.images",
     "report": "nucleoscope.view.results",
     "simulate": "nucleoscope.simulator",
+    "suggest": "nucleoscope.flow.suggest",
     "train": "nucleoscope.flow.lecl",
+    "train_encoder": "nucleoscope.flow.nuc2vec",
 }
 
 __all__ = [
@@ -57,6 +60,7 @@ __all__ = [
     "demo",
     "detect",
     "doctor",
+    "embed",
     "evaluate",
     "info",
     "load_model",
@@ -69,7 +73,9 @@ __all__ = [
     "read_volume",
     "report",
     "simulate",
+    "suggest",
     "train",
+    "train_encoder",
 ]
 
 if TYPE_CHECKING:
@@ -85,7 +91,9 @@ if TYPE_CHECKING:
     from nucleoscope.flow.convert import convert
     from nucleoscope.flow.evaluate import evaluate
     from nucleoscope.flow.lecl import detect, train
+    from nucleoscope.flow.nuc2vec import embed, train_encoder
     from nucleoscope.flow.project import project
+    from nucleoscope.flow.suggest import suggest
     from nucleoscope.io.images import read_volume
     from nucleoscope.io.nuclei import read_nuclei
     from nucleoscope.io.outlines import read_region

@@ -52,10 +52,20 @@ def train(
         list[Path] | None, typer.Option("--points", help="Points per image, where not beside it.")
     ] = None,
     roi: Roi = None,
-    recipe: Annotated[str, typer.Option(help="lecl, classical, emip, mip, lecl-paper.")] = "lecl",
-    network: Annotated[str | None, typer.Option(help="light or hovernet.")] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option("--labels", help="Instance maps, for recipe full.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="lecl, classical, lecl-paper, emip, mip, qu, full.")
+    ] = "lecl",
+    network: Annotated[str | None, typer.Option(help="light, hovernet or resunet.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Model to go on from.")] = None,
     nuclei: Annotated[str | None, typer.Option(help="Nuclear channel, name or number.")] = None,
     marker: Annotated[list[str] | None, typer.Option(help="Marker channel; repeatable.")] = None,
+    partial: Annotated[
+        bool | None,
+        typer.Option("--partial/--complete", help="Only some nuclei were clicked, or all."),
+    ] = None,
     minutes: Annotated[float, typer.Option(help="Longest training time.")] = 30.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     seed: Annotated[int, typer.Option()] = 0,
@@ -72,8 +82,9 @@ def train(
     from nucleoscope.flow.lecl import train as run
 
     model = run(
-        images, output, points=points, roi=roi, recipe=recipe, network=network, nuclei=nuclei,
-        marker=marker or [], minutes=minutes, steps=steps, seed=seed, resume=resume, axes=axes,
+        images, output, points=points, roi=roi, labels=labels, recipe=recipe, network=network,
+        start=start, nuclei=nuclei, marker=marker or [], partial=partial, minutes=minutes,
+        steps=steps, seed=seed, resume=resume, axes=axes,
         spacing=spacing_of(spacing, mpp), device=device, overwrite=overwrite,
         quiet=quiet or as_json,
     )  # fmt: skip
@@ -109,6 +120,9 @@ def detect(
     marker: Annotated[
         list[str] | None, typer.Option(help="Marker channel here, where called otherwise.")
     ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Marker rule instead of the model's, such as ring.")
+    ] = None,
     axes: Axes = None,
     spacing: SpacingText = None,
     mpp: Mpp = None,
@@ -124,7 +138,7 @@ def detect(
     found = run(
         images, model, output, roi=roi, jobs=jobs, cluster=cluster, shard_of=shard, resume=resume,
         nuclei_only=nuclei_only, nucleus_radius=nucleus_radius, nuclei=nuclei,
-        marker=marker or [], axes=axes,
+        marker=marker or [], rule=rule, axes=axes,
         spacing=spacing_of(spacing, mpp), device=device, overwrite=overwrite,
         quiet=quiet or as_json,
     )  # fmt: skip

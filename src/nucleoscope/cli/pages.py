@@ -1,16 +1,15 @@
-"""Verbs that make something to look at: report and demo."""
+"""Verbs that make something to look at: report, bench and demo."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nucleoscope.cli.flags import (
-    Overwrite,
-    Quiet,
-)
+from nucleoscope.cli.flags import Json, Overwrite, Quiet, say
+from nucleoscope.errors import CallError
 
 
 def report(
@@ -36,3 +35,38 @@ def demo(
     from nucleoscope.showcase import demo as run
 
     print(run(output, minutes=minutes, quiet=quiet))
+
+
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="lecl or nuc2vec.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the figures.")] = Path(
+        "bench/results"
+    ),
+    docs: Annotated[Path | None, typer.Option(help="Also write the page as Markdown here.")] = None,
+    only: Annotated[str | None, typer.Option(help="Only runs whose name holds this.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds to do now, such as 0,1,2.")] = "0,1,2",
+    minutes: Annotated[float, typer.Option(help="Training time of a run.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps instead.")] = None,
+    list_only: Annotated[bool, typer.Option("--list", help="List the runs and do none.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do what is left of a benchmark and render its page."""
+    from nucleoscope.bench import Budget
+    from nucleoscope.bench import bench as run
+
+    try:
+        numbers = tuple(int(part) for part in seeds.split(","))
+    except ValueError:
+        raise CallError(f"--seeds is numbers such as 0,1,2; found {seeds!r}.") from None
+    outcome = run(
+        name, data=data, output=output, docs=docs, only=only, list_only=list_only,
+        budget=Budget(numbers, minutes, steps), tell=None if quiet or as_json else print,
+    )  # fmt: skip
+    facts = {"done": list(outcome.done), "left": outcome.left, "failed": outcome.failed}
+    say(outcome.text, facts, as_json=as_json, quiet=quiet)
+    if outcome.failed:
+        for run_name, why in outcome.failed.items():
+            print(f"{run_name}: {why}", file=sys.stderr)
+        raise typer.Exit(outcome.exit_code)

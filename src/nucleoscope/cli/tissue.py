@@ -1,4 +1,4 @@
-"""Verbs from nuclei to tissue: spatial."""
+"""Verbs from nuclei to tissue: train-encoder, embed, spatial."""
 
 from __future__ import annotations
 
@@ -7,11 +7,65 @@ from typing import Annotated
 
 import typer
 
-from nucleoscope.cli.flags import (
-    Json,
-    Quiet,
-    say,
-)
+from nucleoscope.cli.flags import Images, Json, Mpp, Overwrite, Quiet, say
+
+NucleiFiles = Annotated[
+    list[Path], typer.Option("--nuclei", help="Outlines, instance map or centres per image.")
+]
+
+
+def train_encoder(
+    images: Images,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Model folder.")],
+    nuclei: NucleiFiles,
+    recipe: Annotated[str, typer.Option(help="nuc2vec or nuc2vec-paper.")] = "nuc2vec",
+    encoder: Annotated[str | None, typer.Option(help="Encoder by name, or timm:NAME.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Loss instead of the recipe's.")] = None,
+    minutes: Annotated[float, typer.Option(help="Longest training time.")] = 30.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    most: Annotated[int, typer.Option(min=2, help="Nuclei held in memory.")] = 60_000,
+    mpp: Mpp = None,
+    seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder of nuclei without labels."""
+    from nucleoscope.flow.nuc2vec import train_encoder as run
+
+    model = run(
+        images, output, nuclei=nuclei, recipe=recipe, encoder=encoder, loss=loss, minutes=minutes,
+        steps=steps, most=most, mpp=mpp, seed=seed, resume=resume, overwrite=overwrite,
+        quiet=quiet or as_json,
+    )  # fmt: skip
+    figures = {k: v for k, v in model.config.training.items() if k != "history"}
+    say(f"encoder in {output}", {"model": str(output)} | figures, as_json=as_json, quiet=quiet)
+
+
+def embed(
+    images: Images,
+    model: Annotated[Path, typer.Option("-m", "--model", help="Encoder's folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="ATLAS folder.")],
+    nuclei: NucleiFiles,
+    mpp: Mpp = None,
+    features: Annotated[
+        bool, typer.Option("--features/--no-features", help="Measure features too.")
+    ] = True,
+    batch: Annotated[int, typer.Option(min=1, help="Crops at a time.")] = 256,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Give every nucleus its vector, and make an atlas of them."""
+    from nucleoscope.flow.nuc2vec import embed as run
+
+    atlas = run(
+        images, model, output, nuclei=nuclei, mpp=mpp, features=features, batch=batch,
+        overwrite=overwrite, quiet=quiet or as_json,
+    )  # fmt: skip
+    facts = {"output": str(output), "nuclei": len(atlas), "dimensions": atlas.embedding.shape[1]}
+    say(f"{len(atlas)} nuclei in {output}", facts, as_json=as_json, quiet=quiet)
 
 
 def spatial(
