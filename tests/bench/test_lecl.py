@@ -189,19 +189,46 @@ def test_bins_of_several_seeds_are_weighed_by_their_nuclei() -> None:
 
 def test_nothing_is_claimed_without_runs(plan: tuple[Run, ...]) -> None:
     table = claims(Results(plan, {}))
-    assert {row[3] for row in table.rows} == {"not measured yet"}
+    assert {row[-1] for row in table.rows} == {"not measured yet"}
+    assert {row[-2] for row in table.rows} == {"0"}
 
 
 def test_claims_follow_the_figures(whole: Results) -> None:
     rows = {row[0]: row for row in claims(whole).rows}
-    assert rows["emip above mip, positive F1, d2_dev"][3] == "holds"
+    assert rows["emip above mip, positive F1, d2_dev"][3:] == ("3", "holds")
     assert rows["order of recipes on harder simulated stacks, dim"][2] == (
         "lecl > lecl-paper > emip > mip"
     )
-    assert rows["expected calibration error of lecl's types, d2_dev"][3] == "holds"
+    assert rows["expected calibration error of lecl's types at equal minutes, d2_dev"][4] == "holds"
     kept = "share of its positive F1 kept with 30% of the points, d2_dev"
-    assert rows[kept][3] == "does not hold"
+    assert rows[kept][4] == "does not hold"
     assert rows["AJI from points over AJI from instance maps, DSB 2018"][2] == "0.990"
+
+
+def test_a_claim_about_two_recipes_has_the_seeds_of_the_fewer(plan: tuple[Run, ...]) -> None:
+    names = [f"plaque.emip.10min.seed{seed}" for seed in (0, 1)] + ["plaque.mip.10min.seed0"]
+    records = {run.name: record_of(run) for run in plan if run.name in names}
+    rows = {row[0]: row for row in claims(Results(plan, records)).rows}
+    assert rows["emip above mip, positive F1, d2_dev"][3:] == ("1", "holds")
+    assert rows["lecl above lecl-paper, positive F1, d2_dev"][3:] == ("0", "not measured yet")
+
+
+def test_an_order_that_changes_does_not_hold(plan: tuple[Run, ...]) -> None:
+    records = {run.name: record_of(run) for run in plan if run.parameters["seed"] == 0}
+    worse = next(run for run in plan if run.name == "simulator.lecl.10min.seed0")
+    records[worse.name]["figures"] = figures_of(worse, 10)
+    rows = {row[0]: row for row in claims(Results(plan, records)).rows}
+    dense = rows["order of recipes on harder simulated stacks, dense"]
+    assert dense[2:] == ("lecl-paper > emip > mip > lecl", "1", "does not hold")
+
+
+def test_calibration_that_is_too_poor_does_not_hold(plan: tuple[Run, ...]) -> None:
+    run = plan[0]
+    record = record_of(run)
+    record["figures"]["d2_dev"]["calibration_error"] = 0.051
+    rows = {row[0]: row for row in claims(Results(plan, {run.name: record})).rows}
+    error = rows["expected calibration error of lecl's types at equal minutes, d2_dev"]
+    assert error[1:] == ("at most 0.050", "0.051", "1", "does not hold")
 
 
 def test_a_verdict_needs_a_value() -> None:
@@ -246,6 +273,47 @@ def test_records_of_other_settings_are_named(plan: tuple[Run, ...]) -> None:
     record["parameters"] = {**record["parameters"], "settings": {"steps": -1}}
     text = to_markdown(render(Budget(), plan, {run.name: record}, {}), "p")
     assert f"to do the run again: {run.name}." in text
+
+
+def test_the_page_says_the_command_that_made_it(plan: tuple[Run, ...]) -> None:
+    plain = to_markdown(render(Budget(), plan, {}, {}), "p")
+    assert "\nnucleoscope bench lecl --data DIR --docs docs\n" in plain
+    other = Budget((0, 7), steps=20)
+    text = to_markdown(render(other, lecl.runs(other), {}, {}), "p")
+    assert "--docs docs --steps 20 --seeds 0,7\n" in text
+    assert "trained for 20 steps" in text
+
+
+def test_points_are_drawn_where_they_were_taught(plan: tuple[Run, ...], whole: Results) -> None:
+    records = dict(whole.records)
+    for name, taught in (("10pct", 170), ("30pct", 500)):
+        for seed in (0, 1, 2):
+            key = f"points.{name}.10min.seed{seed}"
+            figures = {**records[key]["figures"], "train": {"steps": 1, "points": taught}}
+            records[key] = {**records[key], "figures": figures}
+    page = render(Budget(), plan, records, {})
+    text = to_markdown(page, "p")
+    assert "| 10% | 170 |" in text
+    assert "| all | 1000 |" in text
+    picture = next(picture for picture in page.pictures() if picture.name == "points")
+    assert ">170</text>" in picture.svg
+    assert ">500</text>" in picture.svg
+
+
+def test_a_record_without_types_leaves_dashes(plan: tuple[Run, ...]) -> None:
+    run = next(run for run in plan if run.name == "plaque.mip.10min.seed0")
+    record = record_of(run)
+    for name in trials.COHORTS:
+        found = group((0, 0, 0))
+        found |= {"calibration_error": None, "z_within_one_slice": None}
+        found["reliability"] = {"confidence": [None], "accuracy": [None], "n": [0]}
+        found["images"][0]["z_error"] = None
+        record["figures"][name] = found
+    page = render(Budget(), plan, {run.name: record}, {})
+    text = to_markdown(page, "p")
+    assert "| mip | NC | - | - | - | - | 1 |" in text
+    assert "| mip | d2_dev | - | - | - |" in text
+    assert "reliability" not in {picture.name for picture in page.pictures()}
 
 
 # The verb ---------------------------------------------------------------------------------------

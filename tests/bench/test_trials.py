@@ -15,6 +15,7 @@ from nucleoscope.bench.frame import Budget, Place, Run, do_run
 from nucleoscope.bench.judge import judge, judge_outlines
 from nucleoscope.data import Labels, NucleusTable
 from nucleoscope.errors import InputError, ResourceError
+from nucleoscope.flow import lecl as flow
 from nucleoscope.flow.lecl import train
 from nucleoscope.io import guard
 from nucleoscope.io.omezarr import write_labels
@@ -148,6 +149,76 @@ def test_a_finished_training_is_taken_as_it_is(
     monkeypatch.setattr(trials, "train", never)
     again = trials.fit(run, place, images)
     assert again["points"] == first["points"] > 0
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate(tmp_path / "in", n=1, size=96, n_slices=3, seed=1)
+    images = sorted((tmp_path / "in").glob("*.ome.tif"))
+    run, place = small_run("plaque", "lecl"), Place(tmp_path, tmp_path / "work")
+
+    def interrupted(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flow, "save_model", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trials.fit(run, place, images)
+    checkpoint = tmp_path / "work" / "model" / flow.CHECKPOINT
+    assert checkpoint.is_file()
+    asked = []
+
+    def watched(*given: Any, **named: Any) -> Any:
+        asked.append(named["resume"])
+        return train(*given, **named)
+
+    monkeypatch.setattr(trials, "train", watched)
+    assert trials.fit(run, place, images)["steps"] == 3
+    assert asked == [True]
+    assert not checkpoint.exists()
+
+
+def test_a_changed_recipe_is_trained_with_its_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate(tmp_path / "in", n=1, size=96, kind="histology", seed=1)
+    images = sorted((tmp_path / "in").glob("*.ome.tif"))
+    seen = []
+
+    def watched(lessons: Any, config: Any, chosen: Any, limits: Any) -> Any:
+        seen.append((chosen.contrast, chosen.steps, limits.minutes, limits.seed))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trials, "train_model", watched)
+    run = small_run("histology", "lecl-no-contrast-interleaved-1of2")
+    with pytest.raises(KeyboardInterrupt):
+        trials.fit(run, Place(tmp_path, tmp_path / "work"), images)
+    assert seen == [(0.0, 3, float("inf"), 0)]
+
+
+def test_instance_maps_are_given_to_the_recipe_that_learns_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate(tmp_path / "in", n=2, size=64, n_slices=2, seed=1)
+    images = sorted((tmp_path / "in").glob("*.ome.tif"))
+    assert [p.name for p in trials.labels_of(images)] == [
+        "plaque_01.labels.ome.zarr", "plaque_02.labels.ome.zarr"
+    ]  # fmt: skip
+    given: dict[str, Any] = {}
+
+    def watched(*args: Any, labels: Any = None, **named: Any) -> None:
+        given["labels"] = labels
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trials, "train", watched)
+    assert trials.labels_argument() == "labels"
+    with pytest.raises(KeyboardInterrupt):
+        trials.fit(
+            small_run("plaque", "lecl"), Place(tmp_path, tmp_path / "work"), images,
+            labels=trials.labels_of(images),
+        )  # fmt: skip
+    assert given["labels"] == trials.labels_of(images)
 
 
 def test_an_image_that_fails_fails_the_run(tmp_path: Path) -> None:

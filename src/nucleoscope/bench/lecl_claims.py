@@ -12,17 +12,18 @@ from nucleoscope.bench.page import Table
 #: Recipes whose order on positive F1 is compared.
 ORDERED = ("mip", "emip", "lecl-paper", "lecl")
 
-Row = tuple[str, str, str, str]
+Row = tuple[str, str, str, str, str]
+Key = tuple[str, str]
 
 
 def claims(results: Results) -> Table:
-    """One row per claim: what is wanted, what was found (means over seeds), whether it holds."""
+    """One row per claim: wanted, found (mean over seeds), how many seeds, whether it holds."""
     rows = (*_plaque(results), *_points(results), *_order(results), *_others(results))
     return Table(
-        ("claim", "wanted", "found", "verdict"),
+        ("claim", "wanted", "found", "seeds", "verdict"),
         tuple(rows),
-        "Means over the finished seeds; a verdict needs every run it is about with at least one "
-        "seed, and says nothing about what another draw of images would give.",
+        "Means over the finished seeds, the fewest of the runs compared. A verdict is about these "
+        "images and says nothing about what others would give.",
     )
 
 
@@ -37,11 +38,11 @@ def verdict(value: float, least: float) -> str:
     return "holds" if value >= least else "does not hold"
 
 
-def _row(claim: str, value: float, least: float, *, signed: bool = False) -> Row:
+def _row(claim: str, value: float, least: float, seeds: int, *, is_change: bool = False) -> Row:
     """A claim that a value is at least so large."""
-    shape = "{:+.3f}" if signed else "{:.3f}"
+    shape = "{:+.3f}" if is_change else "{:.3f}"
     found = shape.format(value) if math.isfinite(value) else "-"
-    return claim, f"at least {shape.format(least)}", found, verdict(value, least)
+    return claim, f"at least {shape.format(least)}", found, str(seeds), verdict(value, least)
 
 
 def _f1(results: Results, part: str, what: str, group: str, kind: str = "positive") -> float:
@@ -51,43 +52,51 @@ def _f1(results: Results, part: str, what: str, group: str, kind: str = "positiv
 
 def _plaque(results: Results) -> Iterator[Row]:
     """Recipes against each other, and the default against its goals."""
-    d2 = {name: _f1(results, "plaque", name, "d2_dev") for name in ORDERED}
-    yield _row("emip above mip, positive F1, d2_dev", d2["emip"] - d2["mip"], 0.0, signed=True)
-    gain = d2["lecl"] - d2["lecl-paper"]
-    yield _row("lecl above lecl-paper, positive F1, d2_dev", gain, 0.05, signed=True)
-    long = _f1(results, "default", "lecl", "d2_dev")
-    yield _row("lecl at its default minutes, positive F1, d2_dev", long, 0.95)
-    found = _f1(results, "default", "lecl", "d2_dev", "")
-    yield _row("lecl at its default minutes, detection F1, d2_dev", found, 0.98)
-    error = single([g["calibration_error"] for g in results.groups("plaque", "lecl", "d2_dev")])
-    text = f"{error.mean:.3f}" if math.isfinite(error.mean) else "-"
-    claim = "expected calibration error of lecl's types, d2_dev"
-    yield claim, "at most 0.050", text, verdict(-error.mean, -0.05)
+    for better, worse, least in (("emip", "mip", 0.001), ("lecl", "lecl-paper", 0.05)):
+        gain = _f1(results, "plaque", better, "d2_dev") - _f1(results, "plaque", worse, "d2_dev")
+        seeds = results.n_seeds(("plaque", better), ("plaque", worse))
+        claim = f"{better} above {worse}, positive F1, d2_dev"
+        yield _row(claim, gain, least, seeds, is_change=True)
+    seeds = results.n_seeds(("default", "lecl"))
+    for kind, name, least in (("positive", "positive F1", 0.95), ("", "detection F1", 0.98)):
+        value = _f1(results, "default", "lecl", "d2_dev", kind)
+        yield _row(f"lecl at its default minutes, {name}, d2_dev", value, least, seeds)
+    for part, name in (("plaque", "equal"), ("default", "default")):
+        groups = results.groups(part, "lecl", "d2_dev")
+        error = single([group["calibration_error"] for group in groups]).mean
+        yield (
+            f"expected calibration error of lecl's types at {name} minutes, d2_dev",
+            "at most 0.050",
+            f"{error:.3f}" if math.isfinite(error) else "-",
+            str(len(groups)),
+            verdict(-error, -0.05),
+        )
 
 
 def _points(results: Results) -> Iterator[Row]:
     """How much of its F1 the default keeps with some of the points."""
     for label, least in (("30%", 0.97), ("10%", 0.93)):
+        seeds = results.n_seeds(("plaque", "lecl"), ("points", label))
         for kind, name in (("positive", "positive F1"), ("", "detection F1")):
             whole = _f1(results, "plaque", "lecl", "d2_dev", kind)
             some = _f1(results, "points", label, "d2_dev", kind)
-            yield _row(f"share of its {name} kept with {label} of the points, d2_dev",
-                       some / whole if whole else math.nan, least)  # fmt: skip
+            claim = f"share of its {name} kept with {label} of the points, d2_dev"
+            yield _row(claim, some / whole if whole else math.nan, least, seeds)
 
 
 def _order(results: Results) -> Iterator[Row]:
     """The order of recipes on harder stacks against that on d2_dev."""
     usual = ranked({name: _f1(results, "plaque", name, "d2_dev") for name in ORDERED})
-    wanted = " > ".join(usual) or "that on d2_dev"
+    keys: list[Key] = [(part, name) for part in ("plaque", "simulator") for name in ORDERED]
     for name in trials.HARDER:
         order = ranked({r: _f1(results, "simulator", r, name) for r in ORDERED})
-        known = bool(usual and order)
         answer = "holds" if order == usual else "does not hold"
         yield (
             f"order of recipes on harder simulated stacks, {name}",
-            wanted,
+            " > ".join(usual) or "that on d2_dev",
             " > ".join(order) or "-",
-            answer if known else "not measured yet",
+            str(results.n_seeds(*keys)),
+            answer if usual and order else "not measured yet",
         )
 
 
@@ -105,11 +114,15 @@ def ranked(values: dict[str, float]) -> list[str]:
 def _others(results: Results) -> Iterator[Row]:
     """H&E and outlines."""
     images = results.folds("lecl", "interleaved", "6px")
-    yield _row("H&E detection F1 at 6 px, interleaved folds", detected(images).mean, 0.82)
     typed = single([weighted_f1(one) for one in images]).mean
-    yield _row("H&E weighted type F1 over matched nuclei, interleaved folds", typed, 0.74)
+    for name, value, least in (
+        ("detection F1 at 6 px", detected(images).mean, 0.82),
+        ("weighted type F1 over matched nuclei", typed, 0.74),
+    ):
+        yield _row(f"H&E {name}, interleaved folds", value, least, len(images))
+    seeds = results.n_seeds(("dsb2018", "lecl"), ("dsb2018", "full"))
     claim = "AJI from points over AJI from instance maps, DSB 2018"
-    yield _row(claim, aji_share(results), 0.85)
+    yield _row(claim, aji_share(results), 0.85, seeds)
 
 
 def aji_share(results: Results) -> float:

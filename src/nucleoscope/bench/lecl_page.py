@@ -179,7 +179,7 @@ def _calibration(results: Results) -> Iterator[Block]:
         caption = "Reliability of type probabilities on d2_dev: on the dashed line they come true."
         svg = curves_svg(
             "Reliability, d2_dev", series, x_label="probability given to the type",
-            y_label="share that was right", y_range=UNIT, diagonal=True,
+            y_label="share that was right", x_range=UNIT, y_range=UNIT, diagonal=True,
         )  # fmt: skip
         yield Picture("reliability", svg, caption)
 

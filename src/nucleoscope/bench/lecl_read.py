@@ -43,6 +43,10 @@ class Results:
         ]
         return sorted(found, key=lambda record: int(record["parameters"]["seed"]))
 
+    def n_seeds(self, *keys: tuple[str, str]) -> int:
+        """Seeds that every one of some parts and variants has finished; the fewest."""
+        return min(len(self.of(part, what)) for part, what in keys)
+
     def groups(self, part: str, what: str, group: str) -> list[Mapping[str, Any]]:
         """What was found in a group of images (``d2_dev``), one per finished seed."""
         return [record["figures"][group] for record in self.of(part, what)]

@@ -13,8 +13,8 @@ from nucleoscope.view.spatial import FAINT, INK, PALETTE
 
 __all__ = ["Dot", "Series", "curves_svg", "dots_svg"]
 
-WIDTH, HEIGHT = 460.0, 280.0
-LEFT, RIGHT, TOP, BOTTOM = 48.0, 128.0, 30.0, 44.0
+WIDTH, HEIGHT = 500.0, 280.0
+LEFT, RIGHT, TOP, BOTTOM = 48.0, 164.0, 30.0, 44.0
 DOT_ROW, DOT_LEFT, DOT_RIGHT = 22.0, 128.0, 24.0
 
 
@@ -116,6 +116,7 @@ def curves_svg(
     *,
     x_label: str,
     y_label: str,
+    x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     is_log: bool = False,
     diagonal: bool = False,
@@ -128,8 +129,8 @@ def curves_svg(
         Said in the drawing.
     series
         Drawn in order, in colours that people with any colour vision can tell apart.
-    y_range
-        Of the y axis; default: that of the values.
+    x_range, y_range
+        Of the axes; default: those of the values.
     is_log
         True: x is logarithmic and every x is labelled.
     diagonal
@@ -154,7 +155,7 @@ def curves_svg(
     xs = [x for one in series for x in one.x]
     if not xs or (is_log and min(xs) <= 0):
         raise CallError(f"{title}: nothing to draw, or an x of 0 on a logarithmic axis.")
-    low, high = _span([*xs], None if len(set(xs)) == 1 else (min(xs), max(xs)))
+    low, high = x_range or _span(xs, None if len(set(xs)) == 1 else (min(xs), max(xs)))
     across = _Axis(low, high, LEFT + 6, WIDTH - RIGHT, is_log and low > 0)
     values = [v for one in series for v in (*one.y, *one.low, *one.high)]
     up = _Axis(*_span(values, y_range), HEIGHT - BOTTOM, TOP)
