@@ -45,52 +45,52 @@ def look(model: Model, lessons: Sequence[Lesson]) -> list[Seen]:
 
 def _counts(
     seen: Sequence[Seen], config: ModelConfig, thresholds: Sequence[float]
-) -> NDArray[np.int64]:
-    """``(2, T, 3)`` true positives, found and clicks: of complete images, of partial ones."""
-    counts = np.zeros((2, len(thresholds), 3), dtype=np.int64)
+) -> NDArray[np.float64]:
+    """``(T, 3)`` true positives, found and true nuclei; of partial images, extrapolated."""
+    counts = np.zeros((len(thresholds), 3))
     for one in seen:
-        counts[int(one.lesson.partial is not None)] += _hits_at(one, config, thresholds)
+        hits = _hits_at(one, config, thresholds)
+        partial = one.lesson.partial
+        nuclei = None if partial is None else len(partial.clicks) / partial.share
+        counts += hits if nuclei is None else extrapolated(hits, nuclei)
     return counts
 
 
-def _f1_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """F1 ``(...)`` of ``(2, ..., 3)`` counts; see ``extrapolated`` for images in part."""
-    whole = counts[0] + extrapolated(counts[1])
-    both = whole[..., 1] + whole[..., 2]
+def _f1_of(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """F1 ``(...)`` of ``(..., 3)`` counts; 1 when there is nothing and nothing was found."""
+    both = counts[..., 1] + counts[..., 2]
     score: NDArray[np.float64] = np.where(
-        both > 0, 2 * whole[..., 0] / np.maximum(both, 1e-9), 1.0
+        both > 0, 2 * counts[..., 0] / np.maximum(both, 1e-9), 1.0
     )  # fmt: skip
     return score
 
 
-def extrapolated(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def extrapolated(counts: NDArray[np.integer], nuclei: float) -> NDArray[np.float64]:
     """From counts against some of the nuclei to counts against all of them.
 
-    Clicks are a sample of the nuclei, so recall can be read off them; what is found beside them
-    may be right or wrong. With recall R and N found, precision 1 would mean N / R nuclei; precision
-    is at most 1, so there are no more than that, at any working point. The least of these bounds,
-    over points that find at least half of the clicks, is taken as their number M.
+    Clicks are a sample of the nuclei, so recall R can be read off them. What is found beside them
+    may be right or wrong, so precision cannot; but of M nuclei R M are found, and of N found no
+    more than N are right. M is known from the share of clicked nuclei (``Partial.share``).
 
     Parameters
     ----------
     counts
-        ``(..., 3)`` clicked nuclei found, all found, clicks; one row per working point.
+        ``(..., 3)`` clicked nuclei found, all found, clicks.
+    nuclei
+        M.
 
     Returns
     -------
     ndarray
-        ``(..., 3)`` ``R M``, found and ``M``.
+        ``(..., 3)`` ``min(R M, N)``, N and M.
 
     Examples
     --------
-    >>> extrapolated(np.array([[10, 150, 10], [8, 80, 10]])).tolist()
-    [[100.0, 150.0, 100.0], [80.0, 80.0, 100.0]]
+    >>> extrapolated(np.array([[10, 150, 10], [8, 70, 10]]), 100.0).tolist()
+    [[100.0, 150.0, 100.0], [70.0, 70.0, 100.0]]
     """
     hit, found, clicks = np.moveaxis(counts.astype(np.float64), -1, 0)
     recall = np.divide(hit, clicks, out=np.zeros_like(hit), where=clicks > 0)
-    usable = recall >= 0.5
-    least = float((found[usable] / recall[usable]).min()) if usable.any() else 0.0
-    nuclei = max(least, float(clicks.max(initial=0)))
     right = np.minimum(recall * nuclei, found)
     return np.stack([right, found, np.full_like(found, nuclei)], axis=-1)
 
@@ -142,8 +142,7 @@ def detection_f1(seen: Sequence[Seen], config: ModelConfig) -> float:
 
     Of images annotated in part it is an estimate, see ``extrapolated``.
     """
-    others = THRESHOLDS if any(one.lesson.partial is not None for one in seen) else ()
-    return float(_f1_of(_counts(seen, config, (config.threshold, *others)))[0])
+    return float(_f1_of(_counts(seen, config, (config.threshold,)))[0])
 
 
 def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
@@ -158,7 +157,7 @@ def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
     if not seen:
         return config
     points = [config.model_copy(update={"valley": valley}) for valley in VALLEYS]
-    scores = _f1_of(np.stack([_counts(seen, point, THRESHOLDS) for point in points], axis=2))
+    scores = _f1_of(np.stack([_counts(seen, point, THRESHOLDS) for point in points], axis=1))
     is_good = scores >= scores.max() - PLATEAU
     # Of valleys, the one that is good at most thresholds; of equals, the better, then the usual.
     rank = [

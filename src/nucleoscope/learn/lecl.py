@@ -29,6 +29,8 @@ from nucleoscope.seeds import generator
 #: With fewer images than this none is held out.
 MIN_IMAGES_TO_HOLD_OUT = 4
 HELD_OUT_SHARE = 0.15
+#: With fewer clicks than these in the held-out images the working point is chosen on all.
+ENOUGH = 200
 
 
 def type_table(points: Points, markers: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -173,8 +175,11 @@ def _finished(
     """Working point and marker rules, on the images that did not teach the network if any."""
     seen, judges = look(model, taught), look(model, held_out)
     has_network = model.network is not None
-    # Without a network nothing was fitted yet, so every image may judge.
-    config = working_point(judges if has_network and judges else seen + judges, model.config)
+    # Without a network nothing was fitted yet, so every image may judge; and few clicks judge
+    # badly, so where images were annotated in part the others help.
+    few = sum(_n_clicks(one.lesson) for one in judges) < ENOUGH and _annotated(taught) < 1
+    alone = has_network and judges and not few
+    config = working_point(judges if alone else seen + judges, model.config)
     rules = [
         network_alone()
         if config.typing == "any_slice"

@@ -39,8 +39,9 @@ TYPICAL = 0.5
 REACH_RADII, REACH_SLICES = 2.0, 2.0
 #: What lies nearer to a click than this many radii is the clicked nucleus itself.
 SAME_RADII = 0.75
-#: Where the network's centre map is above / below these, it is sure of a nucleus / of none.
-SURE, RULED_OUT = 0.4, 0.1
+#: Below this share of its own working point the network is sure that there is no nucleus; above
+#: the working point it is sure that there is one.
+RULED_OUT = 0.5
 #: Shares of the training after which the network is asked.
 ROUNDS = (0.3, 0.6)
 
@@ -210,7 +211,9 @@ def taught_with(volume: Volume, partial: Partial, sure: Zyx, doubtful: Zyx) -> L
     )  # fmt: skip
 
 
-def judged(partial: Partial, peaks: Zyx, score: NDArray[np.float64]) -> tuple[Zyx, Zyx]:
+def judged(
+    partial: Partial, peaks: Zyx, score: NDArray[np.float64], threshold: float
+) -> tuple[Zyx, Zyx]:
     """Sort a network's peaks and the proposals into sure and doubtful ones.
 
     Parameters
@@ -219,7 +222,9 @@ def judged(partial: Partial, peaks: Zyx, score: NDArray[np.float64]) -> tuple[Zy
         Of the image.
     peaks, score
         ``(n, 3)`` in pixels of the image and ``(n,)``: every peak of the centre map above
-        ``RULED_OUT``.
+        ``RULED_OUT * threshold``.
+    threshold
+        The network's working point so far.
 
     Returns
     -------
@@ -231,7 +236,7 @@ def judged(partial: Partial, peaks: Zyx, score: NDArray[np.float64]) -> tuple[Zy
     fresh = partial.area[rows[:, 0], rows[:, 1]]
     reach = (REACH_SLICES, REACH_RADII * partial.radius, REACH_RADII * partial.radius)
     fresh[match_points(peaks, partial.clicks, radius=reach).predicted_index] = False
-    sure, doubtful = peaks[fresh & (score >= SURE)], peaks[fresh & (score < SURE)]
+    sure, doubtful = peaks[fresh & (score >= threshold)], peaks[fresh & (score < threshold)]
     clicks, radius, z_step = partial.clicks, partial.radius, partial.z_step
     return _apart(sure, clicks, radius, z_step), _apart(doubtful, clicks, radius, z_step)
 

@@ -17,7 +17,7 @@ from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
 from nucleoscope.learn.contrast import ContrastSettings
 from nucleoscope.learn.feed import Feed, FeedSettings, Lesson
-from nucleoscope.learn.fit import detection_f1, look
+from nucleoscope.learn.fit import detection_f1, look, working_point
 from nucleoscope.learn.infer import has_amx
 from nucleoscope.learn.losses import LossSettings
 from nucleoscope.learn.model import Model, ModelConfig, NetworkSpec, load_state, read_tensors
@@ -200,9 +200,7 @@ def _take(network: Network, given: Model, config: ModelConfig) -> None:
     network.load_state_dict(given.network.state_dict())
 
 
-def objective_for(
-    recipe: Recipe, spec: NetworkSpec, network: Network
-) -> Objective | QuObjective:
+def objective_for(recipe: Recipe, spec: NetworkSpec, network: Network) -> Objective | QuObjective:
     """What a recipe minimises, for a network."""
     if recipe.objective == "qu":
         return QuObjective(
@@ -258,14 +256,18 @@ def _is_time_to_ask(state: _State, lessons: Sequence[Lesson], fraction: float) -
 def _ask(model: Model, lessons: Sequence[Lesson]) -> list[Answer]:
     """What the network makes of the nuclei that were not clicked, image by image."""
     answers: list[Answer] = []
-    for one in look(model, [lesson for lesson in lessons if lesson.partial is not None]):
+    seen = look(model, [lesson for lesson in lessons if lesson.partial is not None])
+    usual = working_point(seen, model.config)
+    point = usual.model_copy(update={"threshold": RULED_OUT * usual.threshold})
+    for one in seen:
         stride = one.maps.stride
-        point = model.config.model_copy(update={"threshold": RULED_OUT})
         peaks = find_peaks(one.maps.centre, point.peak_settings(stride))
         places = peaks.zyx * [1, stride, stride] + [0, (stride - 1) / 2, (stride - 1) / 2]
         limit = np.array(one.lesson.volume.shape) - 1
         assert one.lesson.partial is not None  # noqa: S101  just asked
-        sure, doubtful = judged(one.lesson.partial, places.clip(0, limit), peaks.score)
+        sure, doubtful = judged(
+            one.lesson.partial, places.clip(0, limit), peaks.score, usual.threshold
+        )
         answers.append((sure.tolist(), doubtful.tolist()))
     return answers
 
