@@ -103,6 +103,17 @@ def test_a_run_that_lacks_something_is_left_with_the_reason(tmp_path: Path) -> N
     assert do_runs([run], tmp_path, tmp_path)[:2] == ([], {"a": "there is no recipe qu yet"})
 
 
+def test_what_failed_is_told_after_every_run_done_now(tmp_path: Path) -> None:
+    def fails(run: Run, place: Place) -> dict[str, Any]:
+        raise ResourceError("no room.")
+
+    runs = [run_called("a"), run_called("b", fails), run_called("c")]
+    do_run(runs[0], tmp_path, tmp_path)
+    seen: list[dict[str, str]] = []
+    do_runs(runs, tmp_path, tmp_path, after=lambda failed: seen.append(dict(failed)))
+    assert seen == [{"b": "no room."}, {"b": "no room."}]
+
+
 def test_a_record_of_another_run_is_refused(tmp_path: Path) -> None:
     guard.write_json(tmp_path / "a.json", {"run": "b"})
     with pytest.raises(InputError, match="not the record of this run"):

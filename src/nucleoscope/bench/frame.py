@@ -274,8 +274,18 @@ def do_runs(
     data: Path,
     *,
     tell: Callable[[str], None] | None = None,
+    after: Callable[[dict[str, str]], object] | None = None,
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
     """Do the runs that are neither done nor impossible, in order.
+
+    Parameters
+    ----------
+    runs, results, data
+        What to do, where records go, where images are.
+    tell
+        Called with a line about each run as it begins.
+    after
+        Called after each run that was done now, with what has failed so far.
 
     Returns
     -------
@@ -300,6 +310,8 @@ def do_runs(
             except NucleoscopeError as error:
                 left[run.name] = failed[run.name] = str(error)
                 say(f"  failed: {error}")
+            if after is not None:
+                after(failed)
     return done, left, failed
 
 

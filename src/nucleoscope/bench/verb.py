@@ -39,7 +39,8 @@ def bench(
     """Do the runs of a benchmark that are not done yet, and write its pages.
 
     A finished run is never repeated and an interrupted one goes on from its checkpoint, so the
-    same call can be stopped and given again. The pages show what is finished and name the rest.
+    same call can be stopped and given again. The pages are written after every run: they show
+    what is finished and name the rest.
 
     Parameters
     ----------
@@ -87,16 +88,20 @@ def bench(
         records = read_records(results, asked)
         left, text = listing(asked, records, place)
         return Outcome(tuple(records), left, text=text)
-    done, _, failed = do_runs(asked, results, place, tell=tell)
-    # The page is about all that is there, whatever was asked for this time.
+    # The pages are about all that is there, whatever was asked for this time.
     shown = replace(limits, seeds=tuple(sorted({*Budget().seeds, *limits.seeds})))
     runs = chosen.runs(shown)
-    records = read_records(results, runs)
-    left, _ = listing(runs, records, place)
-    page = chosen.page(shown, runs, records, left | failed)
-    files = write_pages(chosen, page, results, None if docs is None else Path(docs))
-    text = f"{len(records)} of {len(runs)} runs are done; page in {files[0]}"
-    return Outcome(tuple(done), left | failed, failed, files, text)
+
+    def show(failed: dict[str, str]) -> tuple[tuple[Path, ...], dict[str, str], str]:
+        records = read_records(results, runs)
+        left = listing(runs, records, place)[0] | failed
+        page = chosen.page(shown, runs, records, left)
+        files = write_pages(chosen, page, results, None if docs is None else Path(docs))
+        return files, left, f"{len(records)} of {len(runs)} runs are done; page in {files[0]}"
+
+    done, _, failed = do_runs(asked, results, place, tell=tell, after=show)
+    files, left, text = show(failed)
+    return Outcome(tuple(done), left, failed, files, text)
 
 
 def data_folder(data: str | Path | None) -> Path:
