@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ from nucleoscope.atlas.crops import check_inside, crop_blocks
 from nucleoscope.data.crops import SIDE, CropStore
 from nucleoscope.data.nuclei import Nuclei
 from nucleoscope.data.slide import Slide
+from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.flow.progress import bar
 from nucleoscope.io import guard
 from nucleoscope.io.crops import read_crops, write_crops
 from nucleoscope.io.nuclei import read_nuclei
 from nucleoscope.io.slides import read_slide
+
+_LOG = logging.getLogger("nucleoscope.flow.crops")
 
 #: Bytes of one nucleus's crops.
 BYTES = 7 * SIDE * SIDE
@@ -68,7 +73,7 @@ def _slide(image: Image, mpp: float | None) -> Slide:
 
 
 def open_nuclei(nuclei: Found | Sequence[Found], slides: Sequence[Slide]) -> list[Nuclei]:
-    """The nuclei of each slide, in the slides' order and named after them.
+    """The nuclei of each slide, in the slides' order; an empty ``image`` becomes the slide's name.
 
     Raises
     ------
@@ -87,8 +92,16 @@ def open_nuclei(nuclei: Found | Sequence[Found], slides: Sequence[Slide]) -> lis
     for one, slide in zip(given, slides, strict=True):
         own = one if isinstance(one, Nuclei) else read_nuclei(one, image=slide.name)
         check_inside(slide, own)
-        found.append(own)
+        found.append(_named(own, slide.name))
     return found
+
+
+def _named(nuclei: Nuclei, name: str) -> Nuclei:
+    """Nuclei whose table says which image they are of."""
+    frame = nuclei.table.frame
+    if not set(frame["image"]) <= {""}:
+        return nuclei
+    return replace(nuclei, table=NucleusTable(frame.assign(image=name)))
 
 
 def crop_nuclei(
@@ -147,6 +160,9 @@ def crop_nuclei(
     """
     slides = open_slides(images, mpp=mpp)
     found = open_nuclei(nuclei, slides)
+    notes = [slide.notes for slide in slides] + [one.notes for one in found]
+    for note in [note for part in notes for note in part]:
+        _LOG.warning(note)
     names = tuple(slide.name for slide in slides)
     n = sum(map(len, found))
     with bar("crops", quiet=quiet) as tell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucleoscope.data.slide import PLAUSIBLE_MPP, Box, Slide
+from nucleoscope.data.slide import PLAUSIBLE_MPP, Box, ReadRegion, Slide
 from nucleoscope.errors import CallError, InputError, MissingExtraError
 from nucleoscope.io import guard
 from nucleoscope.io.guard import DEFAULT_LIMITS, Limits
@@ -106,7 +107,7 @@ def _tiffslide(path: Path, limits: Limits) -> Slide:
             return np.ascontiguousarray(region[..., :3])
 
         mpp = _number(slide.properties.get("tiffslide.mpp-x"))
-        return _slide(path, slide.level_dimensions, mpp, reader, limits)
+        return _slide(path, slide.level_dimensions, mpp, reader, slide.close, limits)
 
 
 def _openslide(path: Path, limits: Limits) -> Slide:
@@ -127,7 +128,7 @@ def _openslide(path: Path, limits: Limits) -> Slide:
             return np.where(region[..., 3:] == 0, np.uint8(255), region[..., :3])
 
         mpp = _number(slide.properties.get("openslide.mpp-x"))
-        return _slide(path, slide.level_dimensions, mpp, reader, limits)
+        return _slide(path, slide.level_dimensions, mpp, reader, slide.close, limits)
 
 
 def _dicom(path: Path, limits: Limits) -> Slide:
@@ -153,7 +154,7 @@ def _dicom(path: Path, limits: Limits) -> Slide:
             return np.asarray(region.convert("RGB"))
 
         sizes = [(level.size.width, level.size.height) for level in slide.levels]
-        return _slide(path, sizes, float(slide.mpp.width), reader, limits)
+        return _slide(path, sizes, float(slide.mpp.width), reader, slide.close, limits)
 
 
 def _level_zero(xy: tuple[int, int], downsample: float) -> tuple[int, int]:
@@ -162,8 +163,11 @@ def _level_zero(xy: tuple[int, int], downsample: float) -> tuple[int, int]:
     return x, y
 
 
-def _slide(path: Path, sizes: Any, mpp: float | None, reader: Any, limits: Limits) -> Slide:
-    """A Slide from sizes in (x, y)."""
+def _slide(
+    path: Path, sizes: Any, mpp: float | None, reader: ReadRegion, close: Any, limits: Limits
+) -> Slide:
+    """A Slide from sizes in (x, y); its file is closed when nobody holds the reader any more."""
+    weakref.finalize(reader, close)
     shapes = tuple((int(y), int(x)) for x, y in sizes)
     limits.check("pixels", shapes[0][0] * shapes[0][1] * 3, str(path))
     known, notes = _plausible(mpp, path)

@@ -57,7 +57,7 @@ class TiffSlide:
     notes: tuple[str, ...]
 
 
-class NotTiled(Exception):
+class NotTiled(NucleoscopeError):
     """The file is no tiled RGB pyramid; tells the caller which way to go."""
 
 

@@ -23,7 +23,7 @@ _CENTRES = (
     ("location_center_y", "location_center_x"), ("centroid-0", "centroid-1"),
     ("centroid y px", "centroid x px"), ("row", "col"),
 )  # fmt: skip
-_IN_UM = ("centroid y µm", "centroid y um", "y_um")
+_IN_UM = tuple(name.casefold() for name in ("centroid y µm", "centroid y um", "y_um"))
 _IDS = ("id", "cellid", "label", "objectnumber")
 _TYPES = ("type", "class", "classification", "phenotype")
 
