@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nucleoscope.errors import CallError, InputError
-from nucleoscope.learn.nets.hovernet import HoverNet
+from nucleoscope.learn.nets.hovernet import HoverNet, PaddedHoverNet
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +189,16 @@ def test_a_frozen_encoder_does_not_move_in_a_step_and_can_be_freed(net):
     net.freeze_encoder(False)
     assert all(p.requires_grad for p in net.parameters())
     assert all(m.training for m in net.modules())
+
+
+def test_the_padded_network_freezes_what_it_holds():
+    with torch.device("meta"):
+        padded = PaddedHoverNet(2, 3)
+    assert padded.freeze_encoder() is padded
+    assert padded.train().inner.encoder_is_frozen
+    assert not padded.inner.encoder.d1.training
+    padded.freeze_encoder(False)
+    assert all(p.requires_grad for p in padded.parameters())
 
 
 def test_wrong_inputs_are_named():

@@ -140,3 +140,36 @@ def test_images_with_one_type_only_still_give_a_model(
         same = [replace(x, types=np.full_like(x.types, kind)) for x in lessons]
         model = train_model(same, plain, recipe("classical"), TrainSettings())
         assert model.config.marker_rules[0].bias == -2.4
+
+
+# ---------------------------------------------------------------- several markers
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("1", [0, 0, 0]),
+        ("12", [1, 0, 0]),
+        ("13", [0, 1, 0]),
+        ("124", [1, 0, 1]),
+        ("1234", [1, 1, 1]),
+        ("negative", [0, 0, 0]),
+        ("C + a", [1, 0, 1]),
+        ("", [-1, -1, -1]),
+    ],
+)
+def test_digits_and_names_say_which_markers_a_nucleus_has(text: str, row: list[int]) -> None:
+    points = Points(np.zeros(1), np.zeros(1), np.zeros(1), type=np.array([text]))
+    assert type_table(points, ["A", "B", "C"], []).tolist() == [row]
+
+
+@pytest.mark.parametrize("text", ["15", "2", "21", "0", "1x", "A+D", "positive", "1.0"])
+def test_a_type_that_names_no_marker_is_refused(text: str) -> None:
+    points = Points(np.zeros(1), np.zeros(1), np.zeros(1), type=np.array([text]))
+    with pytest.raises(InputError, match=r"row 1 has type .* digits from 1 to 4"):
+        type_table(points, ["A", "B", "C"], [])
+
+
+def test_a_marker_called_by_digits_is_meant_by_its_name() -> None:
+    points = Points(np.zeros(1), np.zeros(1), np.zeros(1), type=np.array(["12"]))
+    assert type_table(points, ["12", "B"], []).tolist() == [[1, 0]]

@@ -18,6 +18,7 @@ from nucleoscope.learn.nets import build_network
 from nucleoscope.learn.objective import (
     MIN_BAG,
     Objective,
+    QuObjective,
     Weights,
     centre_loss,
     pixel_classes,
@@ -335,3 +336,91 @@ def test_the_type_term_is_the_cross_entropy_of_the_bags(lessons: list[Lesson]) -
     assert asked.any()
     expected = functional.cross_entropy(pooled[asked, 0], batch.types[asked, 0])
     assert float(terms["types"].detach()) == pytest.approx(float(expected), abs=1e-4)
+
+
+# ---------------------------------------------------------------- Qu
+
+
+def qu_batch(types: list[int]) -> Batch:
+    """One slice: two nuclei by cluster, their disks by Voronoi, a wall, some of it unlabelled."""
+    instances = torch.tensor([[[0, 1, 1, 0, 2, 2, 0, 0]]])
+    foreground = torch.tensor([[[0, 1, 1, 255, 1, 1, 0, 255]]], dtype=torch.uint8)
+    voronoi = torch.tensor([[[0, 1, 0, -1, 0, 2, 0, 0]]])
+    return Batch(
+        torch.rand(1, 2, 1, 8, generator=draws(1)), instances, foreground, torch.zeros(1, 1, 8),
+        torch.zeros(1, 3, 1, 8), torch.tensor([[-1], *([t] for t in types)]),
+        torch.zeros(1).long(), voronoi,
+    )  # fmt: skip
+
+
+def mean_surprise(logits: Tensor, wanted: dict[int, int]) -> float:
+    """Mean cross-entropy at some pixels of one row, slowly."""
+    row = logits.detach()[0, :, 0].double().log_softmax(0)
+    return -sum(float(row[k, x]) for x, k in wanted.items()) / len(wanted)
+
+
+def test_qu_learns_from_cluster_and_voronoi_labels() -> None:
+    batch = qu_batch([0, 1])
+    maps = blank(batch)
+    terms = QuObjective(2, 1)(maps, batch, progress=0.5, generator=draws())
+    assert set(terms) == {"cluster", "voronoi", "cluster_types", "voronoi_types"}
+    expected = {
+        "cluster": (maps["np"], {0: 0, 1: 1, 2: 1, 4: 1, 5: 1, 6: 0}),
+        "voronoi": (maps["np"], {1: 1, 3: 0, 5: 1}),
+        "cluster_types": (maps["nc"], {0: 0, 1: 1, 2: 1, 4: 2, 5: 2, 6: 0}),
+        "voronoi_types": (maps["nc"], {1: 1, 3: 0, 5: 2}),
+    }
+    for name, (logits, wanted) in expected.items():
+        assert float(terms[name].detach()) == pytest.approx(mean_surprise(logits, wanted)), name
+
+
+def test_a_network_that_sums_its_types_is_taught_foreground_by_untyped_nuclei_only() -> None:
+    batch = qu_batch([0, -1])
+    maps = blank(batch)
+    terms = QuObjective(2, 1, sums_types=True)(maps, batch, progress=0.5, generator=draws())
+    assert float(terms["cluster"].detach()) == pytest.approx(
+        mean_surprise(maps["np"], {4: 1, 5: 1})
+    )
+    assert float(terms["voronoi"].detach()) == pytest.approx(mean_surprise(maps["np"], {5: 1}))
+    # An unknown type says nothing of types.
+    assert float(terms["cluster_types"].detach()) == pytest.approx(
+        mean_surprise(maps["nc"], {0: 0, 1: 1, 2: 1, 6: 0})
+    )
+
+
+def test_the_crf_comes_with_its_weight_and_pulls_at_the_foreground() -> None:
+    batch = qu_batch([0, 1])
+    maps = blank(batch)
+    objective = QuObjective(2, 1)
+    terms = objective(maps, batch, progress=0.9, generator=draws(), crf=5e-4)
+    twice = objective(maps, batch, progress=0.9, generator=draws(), crf=1e-3)
+    assert float(terms["crf"].detach()) > 0
+    assert float(twice["crf"].detach()) == pytest.approx(2 * float(terms["crf"].detach()))
+    terms["crf"].backward()  # type: ignore[no-untyped-call]
+    assert maps["np"].grad is not None
+    assert maps["np"].grad.any()
+
+
+def test_qu_without_types_or_voronoi_labels_is_finite() -> None:
+    batch = replace(qu_batch([-1, -1]), voronoi=torch.zeros(1, 1, 8, dtype=torch.int64))
+    for n_types in (0, 2):
+        terms = QuObjective(n_types, 1)(
+            blank(batch), batch, progress=0.5, generator=draws(), crf=5e-4
+        )
+        assert all(torch.isfinite(t) for t in terms.values())
+        assert ("cluster_types" in terms) == (n_types > 0)
+
+
+def test_the_crf_reads_the_image_at_the_maps_resolution() -> None:
+    batch = qu_batch([0, 1])
+    wide = batch.image.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    maps = blank(batch)
+    coarse = QuObjective(2, 1, stride=2)
+    fine = replace(batch, image=wide)
+    same = replace(batch, image=wide + 1e-7)
+    one, other = (
+        float(coarse(maps, b, progress=0.9, generator=draws(), crf=1.0)["crf"].detach())
+        for b in (fine, same)
+    )
+    assert one == pytest.approx(other, rel=1e-3)
+    assert one > 0
