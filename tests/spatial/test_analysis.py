@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,8 +41,9 @@ ALL = (*STATISTICS, "niches")
 @pytest.mark.parametrize("nuclei", [table(150, 0), stack(150, 0)], ids=["plane", "stack"])
 def test_every_statistic_runs_and_jobs_change_nothing(nuclei):
     marks = np.random.default_rng(1).normal(size=(150, 4))
-    one = analyse(nuclei, statistics=ALL, embedding=marks, settings=FAST, seed=5)
-    two = analyse(nuclei, statistics=ALL, embedding=marks, settings=FAST, seed=5, n_jobs=3)
+    deep = replace(FAST, flat=False)
+    one = analyse(nuclei, statistics=ALL, embedding=marks, settings=deep, seed=5)
+    two = analyse(nuclei, statistics=ALL, embedding=marks, settings=deep, seed=5, n_jobs=3)
     assert set(one.tables) == set(ALL)
     for name in ALL:
         assert one.to_frame(name).equals(two.to_frame(name)), name
@@ -110,9 +113,28 @@ def test_tissue_as_region_window_or_image_leaves_out_what_lies_outside_and_says_
 
 def test_a_region_becomes_a_slab_for_a_stack():
     region = Region(([[-1, -1], [-1, 400], [400, 400], [400, -1]],))
-    result = analyse(stack(100, 9), tissue=region, statistics=("k",), settings=FAST)
+    deep = replace(FAST, flat=False)
+    result = analyse(stack(100, 9), tissue=region, statistics=("k",), settings=deep)
     assert result.patterns[0].window.n_dims == 3
     assert len(result.nuclei) == 100
+
+
+def test_a_stack_thinner_than_the_reach_is_seen_from_above_and_says_so():
+    window = Window.box((-1, -1, -1), (30, 400, 400))
+    for tissue in (window, None):
+        thin = analyse(stack(100, 9), tissue=tissue, statistics=("k",), settings=FAST)
+        assert thin.patterns[0].n_dims == 2
+        assert thin.patterns[0].window.n_dims == 2
+        assert "22 um deep, less than the reach of" in thin.notes[0]
+    deep = analyse(stack(100, 9), statistics=("k",), settings=replace(FAST, reach="20um"))
+    assert deep.patterns[0].n_dims == 3
+    forced = analyse(
+        stack(100, 9), statistics=("k",), settings=replace(FAST, reach="20um", flat=True)
+    )
+    assert forced.patterns[0].n_dims == 2
+    assert "as asked for" in forced.notes[0]
+    by_pixel = analyse(stack(50, 9), statistics=("k",), settings=Settings("20px", 4, flat=True))
+    assert by_pixel.unit == "px"
 
 
 @pytest.mark.parametrize("strata", ["density", "region"])

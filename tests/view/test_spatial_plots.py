@@ -53,6 +53,18 @@ def test_the_heat_map_has_a_cell_per_pair_and_escapes_names(result):
     assert "a &amp; b" in svg
 
 
+def test_nothing_written_on_a_drawing_reaches_over_its_edge(result):
+    import re
+
+    for drawing in figures(result):
+        width = float(re.search(r'<svg [^>]*?width="([\d.]+)"', drawing)[1])
+        for x, anchor, text in re.findall(
+            r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)"[^>]*>([^<]*)</text>', drawing
+        ):
+            right = {"start": 1.0, "middle": 0.5, "end": 0.0}[anchor] * 6 * len(text)
+            assert float(x) + right <= width, text
+
+
 def test_colours_diverge_and_gaps_are_grey():
     assert diverging(-2.0, 2.0) == "#2166ac"
     assert diverging(5.0, 2.0) == diverging(2.0, 2.0)

@@ -58,6 +58,10 @@ class Settings:
         local density. None: the whole image.
     n_niches
         How many niches.
+    flat
+        True: stacks are analysed as seen from above; False: in three dimensions. None: as seen from
+        above when none of them is deeper than ``reach``, because then hardly any pair lies that far
+        apart along z, and counts in 3D say more about the section than about the nuclei.
     """
 
     reach: str = "100um"
@@ -69,6 +73,7 @@ class Settings:
     n_simulations: int = 199
     strata: str | None = None
     n_niches: int = 8
+    flat: bool | None = None
 
     def __post_init__(self) -> None:
         parse_length(self.reach)
@@ -248,10 +253,11 @@ def analyse(
     if unknown:
         raise CallError(f"no statistic {unknown[0]!r}; there are {', '.join(STATISTICS)}, niches.")
     every = [tables] if isinstance(tables, NucleusTable) else list(tables)
+    every, thin = _as_seen(every, settings)
     frame = pd.concat([NucleusTable.empty().frame, *(t.frame for t in every)], ignore_index=True)
     if embedding is not None and len(embedding) != len(frame):
         raise InputError(f"{len(embedding)} embeddings for {len(frame)} nuclei.")
-    notes: list[str] = []
+    notes = list(thin)
     samples = []
     for pattern in patterns_of(every, by=by, unit=settings.unit):
         ready = _prepared(pattern, frame, tissue, settings, notes)
@@ -269,6 +275,32 @@ def analyse(
         found["niches"] = _add_niches(samples, nuclei, settings, seed)
     patterns, graphs = tuple(s.pattern for s in samples), tuple(s.graph for s in samples)
     return SpatialResult(by, settings.unit, found, nuclei, patterns, graphs, tuple(notes))
+
+
+def _as_seen(
+    tables: list[NucleusTable], settings: Settings
+) -> tuple[list[NucleusTable], tuple[str, ...]]:
+    """Tables without their z where stacks are analysed from above, and a note of it."""
+    depth = max(map(_depth, tables), default=0.0)
+    thin = settings.unit == "um" and 0 < depth < settings.bins.reach
+    if not (thin if settings.flat is None else settings.flat):
+        return tables, ()
+    seen = [
+        NucleusTable(t.frame.drop(columns="z_um", errors="ignore").assign(z=np.nan)) for t in tables
+    ]
+    if not thin:
+        return seen, ("Nuclei of stacks are analysed as seen from above, as asked for.",)
+    return seen, (
+        f"The stacks are {depth:.0f} um deep, less than the reach of {settings.reach}, so nuclei "
+        "are analysed as seen from above.",
+    )
+
+
+def _depth(table: NucleusTable) -> float:
+    """Extent of a table's nuclei along z in um; 0 in a plane."""
+    if "z_um" not in table.frame.columns or not table.frame["z_um"].notna().any():
+        return 0.0
+    return float(table.frame["z_um"].max() - table.frame["z_um"].min())
 
 
 def _over_images(
@@ -326,6 +358,8 @@ def _window_of(
         given = tissue_of(given)
     if isinstance(given, Region):
         given = Window.from_region(given, mpp=None if unit == "px" else _mpp(pattern, frame))
+    if pattern.n_dims == 2 and given.n_dims == 3:
+        return given.from_above()
     if pattern.n_dims == 3 and given.n_dims == 2:
         slab = Window.around(pattern.at, unit)
         return given.extruded(slab.corner[0], slab.corner[0] + slab.extent[0])

@@ -67,12 +67,13 @@ def global_envelope(
     flat = curves.reshape(total, -1, m)
     p = np.full(flat.shape[1], np.nan)
     low, high = np.full(flat.shape[1:], np.nan), np.full(flat.shape[1:], np.nan)
+    ends = _ranks_from_the_end(flat.reshape(total, -1)).reshape(flat.shape)
     for c in range(flat.shape[1]):
         defined = np.isfinite(flat[:, c]).all(axis=0)
         if not defined.any():
             continue
         one = flat[:, c][:, defined]
-        place = _extremeness(one)
+        place = _extremeness(ends[:, c][:, defined])
         p[c] = (place <= place[0]).sum() / total
         inside = one[_share(place) > 1 - level]
         inside = inside if len(inside) else one
@@ -80,17 +81,22 @@ def global_envelope(
     return p.reshape(lead), low.reshape(*lead, m), high.reshape(*lead, m)
 
 
-def _extremeness(curves: Array) -> NDArray[np.int64]:
-    """Dense place of each curve, 0 = most extreme; curves with equal ranks share a place."""
+def _ranks_from_the_end(values: Array) -> Array:
+    """``(s, m)``: rank of each value in its column from the nearer end; NaN stays NaN."""
     from scipy.stats import rankdata
 
-    size = np.abs(curves).max(axis=0)
+    size = np.abs(values).max(axis=0)
     # Sums of the same pairs in another order differ in their last bits; those are ties.
-    rank = rankdata(np.round(curves / np.where(size > 0, size, 1.0), 10), axis=0)
-    words = np.sort(np.minimum(rank, len(curves) + 1 - rank), axis=1)
+    rank = rankdata(np.round(values / np.where(size > 0, size, 1.0), 10), axis=0)
+    return np.asarray(np.minimum(rank, len(values) + 1 - rank), np.float64)
+
+
+def _extremeness(ends: Array) -> NDArray[np.int64]:
+    """Dense place of each curve, 0 = most extreme; curves with equal ranks share a place."""
+    words = np.sort(ends, axis=1)
     order = np.lexsort(words.T[::-1])
     fresh = np.concatenate([[False], (np.diff(words[order], axis=0) != 0).any(axis=1)])
-    place = np.empty(len(curves), np.int64)
+    place = np.empty(len(ends), np.int64)
     place[order] = np.cumsum(fresh)
     return place
 

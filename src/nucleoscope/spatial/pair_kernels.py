@@ -1,10 +1,4 @@
-"""Compiled loops over pairs of nuclei within reach; all serial, all deterministic.
-
-Nuclei are sorted by cell of a grid. The nuclei that those of one cell are paired with are copied
-next to each other (``gather``), so that their distances come from one loop that vectorises. That
-loop works in single precision relative to the cell; where a distance comes close to the edge of a
-bin the block is done again in double precision, so slots are those of double precision.
-"""
+"""Compiled loops over pairs of nuclei within reach; all serial, all deterministic."""
 
 from __future__ import annotations
 
@@ -12,11 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.jit import kernel
-
-#: Nuclei gathered at a time: few enough to stay in the first cache.
-BLOCK = 1024
-#: Places after them that the vector loop may write to.
-SPARE = 32
 
 
 @kernel
@@ -89,6 +78,69 @@ def overlap_at(
 
 
 @kernel
+def pair_slots(
+    at: NDArray[np.float64],
+    i: int,
+    first: int,
+    stop: int,
+    inner: float,
+    step: float,
+    n_bins: int,
+    slots: NDArray[np.int32],
+) -> None:
+    """Slots of the distances from point ``i`` to points ``first`` to ``stop``.
+
+    Slot 0: at most ``inner``; slot k: ``(inner + (k - 1) step, inner + k step]``; then: beyond.
+    """
+    zi, yi, xi = at[0, i], at[1, i], at[2, i]
+    top = float(n_bins + 1)
+    z, y, x = at[0, first:stop], at[1, first:stop], at[2, first:stop]
+    for t in range(stop - first):
+        dz, dy, dx = z[t] - zi, y[t] - yi, x[t] - xi
+        value = np.ceil(np.divide(np.sqrt(dz * dz + dy * dy + dx * dx) - inner, step))
+        value = value if value < top else top
+        slots[t] = np.int32(value if value > 0.0 else 0.0)
+
+
+@kernel
+def add_weights(
+    at: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    i: int,
+    first: int,
+    slots: NDArray[np.int32],
+    near: NDArray[np.int32],
+    n_slots: int,
+    table: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    pixels_per_unit: NDArray[np.float64],
+    ceiling: float,
+    n_types: int,
+    histogram: NDArray[np.float64],
+) -> None:
+    """Add ``min(1 / overlap, ceiling)`` for the pairs of ``i`` that are within reach."""
+    n_near = 0
+    for t in range(len(slots)):
+        near[n_near] = t
+        n_near += slots[t] < n_slots - 1
+    base = codes[i] * n_types
+    uz, uy, ux = pixels_per_unit[0], pixels_per_unit[1], pixels_per_unit[2]
+    oz = shape[0] // 2 - at[0, i] * uz
+    oy = shape[1] // 2 - at[1, i] * uy
+    ox = shape[2] // 2 - at[2, i] * ux
+    for m in range(n_near):
+        t = near[m]
+        j = first + t
+        overlap = overlap_at(
+            table, shape, at[0, j] * uz + oz, at[1, j] * uy + oy, at[2, j] * ux + ox
+        )
+        weight = ceiling
+        if overlap * ceiling > 1.0:
+            weight = np.divide(1.0, overlap)
+        histogram[(base + codes[j]) * n_slots + slots[t]] += weight
+
+
+@kernel
 def ranges_of_cell(
     row: int,
     cx: int,
@@ -128,150 +180,6 @@ def ranges_of_cell(
 
 
 @kernel
-def gather(
-    at: NDArray[np.float64],
-    codes: NDArray[np.int64],
-    ranges: NDArray[np.int64],
-    n_ranges: int,
-    skip: int,
-    own: int,
-    near: NDArray[np.float32],
-    places: NDArray[np.int64],
-    types: NDArray[np.int64],
-) -> int:
-    """Copy up to BLOCK nuclei of the ranges, after the first ``skip``; returns how many.
-
-    ``near`` gets their places relative to nucleus ``own``, ``places`` their indices, ``types``
-    their codes. What is left of ``near`` is set to infinity.
-    """
-    done, seen = 0, 0
-    for m in range(n_ranges):
-        first, last = ranges[m, 0], ranges[m, 1]
-        if seen + last - first <= skip:
-            seen += last - first
-            continue
-        first += max(skip - seen, 0)
-        seen = max(seen, skip)
-        last = min(last, first + BLOCK - done)
-        for t in range(last - first):
-            j = first + t
-            near[0, done + t] = at[0, j] - at[0, own]
-            near[1, done + t] = at[1, j] - at[1, own]
-            near[2, done + t] = at[2, j] - at[2, own]
-            places[done + t] = j
-            types[done + t] = codes[j]
-        done += last - first
-        seen += last - first
-        if done == BLOCK:
-            break
-    near[1, done : done + SPARE] = np.inf
-    return done
-
-
-@kernel
-def fill_slots(
-    at: NDArray[np.float64],
-    i: int,
-    own: int,
-    first: int,
-    stop: int,
-    near: NDArray[np.float32],
-    places: NDArray[np.int64],
-    bins: NDArray[np.float64],
-    is_flat: bool,
-    slots: NDArray[np.int32],
-) -> None:
-    """Slots of the distances from nucleus ``i`` to gathered nuclei ``first`` to ``stop``.
-
-    Slot 0: at most ``inner``; slot k: ``(inner + (k - 1) step, inner + k step]``; then: beyond.
-    Unsigned places need no check for negatives, and whole vectors no rest.
-    """
-    inner, per_step, top = np.float32(bins[0]), np.float32(1.0 / bins[1]), np.float32(bins[2] + 1)
-    half, nought = np.float32(0.5), np.float32(0.0)
-    safe = np.float32(0.5 - bins[3])
-    z = np.float32(at[0, i] - at[0, own])
-    y = np.float32(at[1, i] - at[1, own])
-    x = np.float32(at[2, i] - at[2, own])
-    n_unsafe = np.int32(0)
-    for u in range((stop - first + SPARE - 1) // SPARE * SPARE):
-        t = np.uint64(first + u)
-        dy, dx = near[1, t] - y, near[2, t] - x
-        square = dy * dy + dx * dx
-        if not is_flat:
-            dz = near[0, t] - z
-            square += dz * dz
-        scaled = (np.sqrt(square) - inner) * per_step
-        value = np.ceil(scaled)
-        n_unsafe += np.int32(np.abs(value - scaled - half) > safe)
-        value = value if value < top else top
-        slots[np.uint64(u)] = np.int32(value if value > nought else nought)
-    if n_unsafe > 0:
-        for u in range(stop - first):
-            j = places[first + u]
-            gz, gy, gx = at[0, j] - at[0, i], at[1, j] - at[1, i], at[2, j] - at[2, i]
-            exact = np.sqrt(gz * gz + gy * gy + gx * gx) - bins[0]
-            exact = min(np.ceil(np.divide(exact, bins[1])), bins[2] + 1)
-            slots[u] = np.int32(max(exact, 0.0))
-
-
-@kernel
-def weigh(
-    at: NDArray[np.float64],
-    i: int,
-    places: NDArray[np.int64],
-    n: int,
-    table: NDArray[np.float64],
-    shape: tuple[int, int, int],
-    pixels_per_unit: NDArray[np.float64],
-    ceiling: float,
-    weights: NDArray[np.float64],
-) -> None:
-    """``min(1 / overlap, ceiling)`` of nucleus ``i`` with each of ``n`` places."""
-    floor = 1.0 / ceiling
-    uz, uy, ux = pixels_per_unit[0], pixels_per_unit[1], pixels_per_unit[2]
-    oz = shape[0] // 2 - at[0, i] * uz
-    oy = shape[1] // 2 - at[1, i] * uy
-    ox = shape[2] // 2 - at[2, i] * ux
-    for m in range(n):
-        j = np.uint64(places[m])
-        overlap = overlap_at(
-            table, shape, at[0, j] * uz + oz, at[1, j] * uy + oy, at[2, j] * ux + ox
-        )
-        weights[m] = np.divide(1.0, max(overlap, floor))
-
-
-@kernel
-def add_pairs(
-    at: NDArray[np.float64],
-    i: int,
-    row: int,
-    first: int,
-    stop: int,
-    n_slots: int,
-    places: NDArray[np.int64],
-    types: NDArray[np.int64],
-    slots: NDArray[np.int32],
-    table: NDArray[np.float64],
-    shape: tuple[int, int, int],
-    pixels_per_unit: NDArray[np.float64],
-    ceiling: float,
-    kept: NDArray[np.int64],
-    keys: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    histogram: NDArray[np.float64],
-) -> None:
-    """Add the weights of the pairs of nucleus ``i`` that are within reach."""
-    n = 0
-    for u in range(stop - first):
-        kept[n] = places[first + u]
-        keys[n] = row + types[first + u] * n_slots + slots[u]
-        n += slots[u] < n_slots - 1
-    weigh(at, i, kept, n, table, shape, pixels_per_unit, ceiling, weights)
-    for m in range(n):
-        histogram[np.uint64(keys[m])] += weights[m]
-
-
-@kernel
 def pair_histogram(
     at: NDArray[np.float64],
     codes: NDArray[np.int64],
@@ -289,47 +197,41 @@ def pair_histogram(
     """Half-pairs by type pair and distance: ``(n_types, n_types, n_bins + 2)``.
 
     ``at`` is ``(3, n)`` and, like ``codes``, sorted by cell of a grid of ``shape`` cells; ``rows``
-    is the range of cell rows this piece owns; ``bins`` holds inner, step, n_bins, and how close to
-    an edge (in bins) single precision is not trusted. Each pair adds 1, or, with a set covariance
-    in ``table``, ``min(1 / overlap, ceiling)``.
+    is the range of cell rows this piece owns; ``bins`` holds inner, step, n_bins. Each pair adds 1,
+    or, with a set covariance in ``table``, ``min(1 / overlap, ceiling)``. Distances go to a buffer
+    in a loop that vectorises, then are counted without a branch.
     """
-    n_slots = int(bins[2]) + 2
-    counts = np.zeros(n_types * n_types * n_slots, np.int64)
+    inner, step, n_bins = bins[0], bins[1], int(bins[2])
+    n_slots = n_bins + 2
     histogram = np.zeros(n_types * n_types * n_slots)
-    is_flat = at[0].min() == at[0].max()
-    near, slots = np.empty((3, BLOCK + SPARE), np.float32), np.empty(BLOCK + SPARE, np.int32)
-    places, types = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
-    kept, keys, weights = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64), np.empty(BLOCK)
+    slots, near = np.empty(512, np.int32), np.empty(512, np.int32)
     ranges = np.empty(((reach_cells[0] + 1) * (2 * reach_cells[1] + 1), 2), np.int64)
     for cell in range(rows[0] * shape[2], rows[1] * shape[2]):
-        own, end = starts[cell], starts[cell + 1]
-        if own == end:
+        if starts[cell] == starts[cell + 1]:
             continue
         n = ranges_of_cell(cell // shape[2], cell % shape[2], starts, shape, reach_cells, ranges)
-        for skip in range(0, (ranges[:n, 1] - ranges[:n, 0]).sum(), BLOCK):
-            stop = gather(at, codes, ranges, n, skip, own, near, places, types)
-            for i in range(own, end):
-                first = max(i - own + 1 - skip, 0)
-                if first >= stop:
-                    continue
-                fill_slots(at, i, own, first, stop, near, places, bins, is_flat, slots)
-                row = codes[i] * n_types * n_slots
-                if table.size > 0:
-                    add_pairs(
-                        at, i, row, first, stop, n_slots, places, types, slots, table,
-                        shape_of_table, pixels_per_unit, ceiling, kept, keys, weights, histogram,
-                    )  # fmt: skip
-                else:
-                    for u in range(stop - first):
-                        key = row + types[first + u] * n_slots + slots[u]
-                        counts[np.uint64(key)] += 1
-    return (histogram + counts).reshape(n_types, n_types, n_slots)
+        for i in range(starts[cell], starts[cell + 1]):
+            base = codes[i] * n_types
+            for m in range(n):
+                begin = i + 1 if m == 0 else ranges[m, 0]
+                while begin < ranges[m, 1]:
+                    end = min(begin + 512, ranges[m, 1])
+                    pair_slots(at, i, begin, end, inner, step, n_bins, slots)
+                    if table.size > 0:
+                        add_weights(
+                            at, codes, i, begin, slots[: end - begin], near, n_slots,
+                            table, shape_of_table, pixels_per_unit, ceiling, n_types, histogram,
+                        )  # fmt: skip
+                    else:
+                        for t in range(end - begin):
+                            histogram[(base + codes[begin + t]) * n_slots + slots[t]] += 1.0
+                    begin = end
+    return histogram.reshape(n_types, n_types, n_slots)
 
 
 @kernel
 def list_pairs(
     at: NDArray[np.float64],
-    codes: NDArray[np.int64],
     starts: NDArray[np.int64],
     shape: NDArray[np.int64],
     reach_cells: NDArray[np.int64],
@@ -338,30 +240,27 @@ def list_pairs(
     start: NDArray[np.uint32],
     end: NDArray[np.uint32],
 ) -> None:
-    """Write every pair within reach, in sorted places, the pairs of a slot from its first on."""
-    free = firsts.copy()
-    n_bins = int(bins[2])
-    is_flat = at[0].min() == at[0].max()
-    near, slots = np.empty((3, BLOCK + SPARE), np.float32), np.empty(BLOCK + SPARE, np.int32)
-    places, types = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
+    """Write every pair within reach, in sorted places; those of slot s from ``firsts[s]`` on."""
+    inner, step, n_bins = bins[0], bins[1], int(bins[2])
+    buffer = np.empty(512, np.int32)
     ranges = np.empty(((reach_cells[0] + 1) * (2 * reach_cells[1] + 1), 2), np.int64)
+    free = firsts.copy()
     for cell in range(len(starts) - 1):
-        own, stop_own = starts[cell], starts[cell + 1]
-        if own == stop_own:
+        if starts[cell] == starts[cell + 1]:
             continue
         n = ranges_of_cell(cell // shape[2], cell % shape[2], starts, shape, reach_cells, ranges)
-        for skip in range(0, (ranges[:n, 1] - ranges[:n, 0]).sum(), BLOCK):
-            stop = gather(at, codes, ranges, n, skip, own, near, places, types)
-            for i in range(own, stop_own):
-                first = max(i - own + 1 - skip, 0)
-                if first >= stop:
-                    continue
-                fill_slots(at, i, own, first, stop, near, places, bins, is_flat, slots)
-                for u in range(stop - first):
-                    if slots[u] <= n_bins:
-                        place = free[slots[u]]
-                        free[slots[u]] += 1
-                        start[place], end[place] = i, places[first + u]
+        for i in range(starts[cell], starts[cell + 1]):
+            for m in range(n):
+                begin = i + 1 if m == 0 else ranges[m, 0]
+                while begin < ranges[m, 1]:
+                    stop = min(begin + 512, ranges[m, 1])
+                    pair_slots(at, i, begin, stop, inner, step, n_bins, buffer)
+                    for t in range(stop - begin):
+                        if buffer[t] <= n_bins:
+                            place = free[buffer[t]]
+                            free[buffer[t]] += 1
+                            start[place], end[place] = i, begin + t
+                    begin = stop
 
 
 @kernel

@@ -23,9 +23,7 @@ from nucleoscope.spatial.window import SetCovariance, Window
 #: No pair counts for more than this many times its plain weight (spatstat's ``maxedgewt``).
 MAX_EDGE_WEIGHT = 100.0
 #: Nuclei per grid cell that the grid aims at, and the most cells a radius is divided into.
-PER_CELL, MAX_CELLS_PER_REACH = 10.0, 8
-#: Part of the places' extent by which distances in single precision may be wrong; generous.
-SINGLE = 1e-6
+PER_CELL, MAX_CELLS_PER_REACH = 6.0, 8
 #: Pieces of work in large patterns; fixed, so that sums do not depend on the number of jobs.
 PIECES, LARGE = 16, 20_000
 
@@ -57,6 +55,11 @@ class Bins:
         return (self.reach - self.inner) / self.n
 
     @property
+    def layout(self) -> NDArray[np.float64]:
+        """As kernels take them: inner, step, n."""
+        return np.array([self.inner, self.step, self.n])
+
+    @property
     def radii(self) -> NDArray[np.float64]:
         """``(n,)``: the upper end of each bin, which belongs to it."""
         return self.inner + self.step * np.arange(1, self.n + 1, dtype=np.float64)
@@ -76,8 +79,6 @@ class Grid:
         ``(n_cells + 1,)`` int64.
     shape, reach_cells
         ``(3,)`` int64: cells per axis, and how many of them a reach spans.
-    side
-        Of a cell, in the unit of the places.
     """
 
     at: NDArray[np.float64]
@@ -85,7 +86,6 @@ class Grid:
     starts: NDArray[np.int64]
     shape: NDArray[np.int64]
     reach_cells: NDArray[np.int64]
-    side: float
 
     @classmethod
     def of(cls, places: NDArray[np.float64], reach: float) -> Grid:
@@ -105,12 +105,7 @@ class Grid:
         shape = (np.floor(extent / side) + 1).astype(np.int64)
         span = np.where(shape > 1, math.ceil(reach / side * (1 - 1e-12)), 0).astype(np.int64)
         at, order, starts = sort_by_cell(places, low, side, shape)
-        return cls(at, order, starts, shape, span, side)
-
-    def layout(self, bins: Bins) -> NDArray[np.float64]:
-        """Bins as kernels take them: inner, step, n, and the part of a bin that is not safe."""
-        unsafe = SINGLE * (bins.reach + 2 * self.side) / bins.step
-        return np.array([bins.inner, bins.step, bins.n, min(unsafe, 0.5)])
+        return cls(at, order, starts, shape, span)
 
     def row_pieces(self, n_pieces: int) -> list[NDArray[np.int64]]:
         """Ranges of cell rows that hold about equally many nuclei each."""
@@ -167,9 +162,8 @@ class PairList:
         start, end = np.empty(m, np.uint32), np.empty(m, np.uint32)
         if m:
             list_pairs(
-                grid.at, grid.order, grid.starts, grid.shape, grid.reach_cells, grid.layout(bins),
-                firsts, start, end,
-            )  # fmt: skip
+                grid.at, grid.starts, grid.shape, grid.reach_cells, bins.layout, firsts, start, end
+            )
         return cls(grid, start, end, firsts)
 
     @property
@@ -238,11 +232,10 @@ def pair_sums(
         return np.zeros((k, k, bins.n + 1))
     codes = pattern.codes[grid.order].astype(np.int64)
     table, shape, per_unit, ceiling = _flat(covariance)
-    layout = grid.layout(bins)
 
     def work(rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return pair_histogram(
-            grid.at, codes, grid.starts, grid.shape, grid.reach_cells, rows, layout,
+            grid.at, codes, grid.starts, grid.shape, grid.reach_cells, rows, bins.layout,
             table, shape, per_unit, ceiling, k,
         )  # fmt: skip
 

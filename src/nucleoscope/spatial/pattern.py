@@ -176,7 +176,7 @@ def places(frame: pd.DataFrame, unit: str, *, image: str = "") -> NDArray[np.flo
     if unit == "px" or "z_um" not in frame.columns or z.isna().any():
         raise InputError(
             f"{where}nuclei lie in several slices, and a slice is not a pixel; "
-            "give lengths in um (the table needs z_um), or analyse one slice at a time."
+            "give lengths in um (the table needs z_um), or set flat=True to look from above."
         )
     return np.column_stack([z.to_numpy(np.float64), frame[planar].to_numpy(np.float64)])
 

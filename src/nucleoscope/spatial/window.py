@@ -189,6 +189,18 @@ class Window:
         scale = (float(high) - float(low), *self.scale)
         return Window(self.mask[None], scale, origin, self.unit, self.name)
 
+    def from_above(self) -> Window:
+        """A slab made into a plane: tissue wherever any slice has it.
+
+        >>> Window.box((0, 0, 0), (2, 10, 20)).from_above().size
+        200.0
+        """
+        if self.n_dims == 2:
+            return self
+        assert self.origin is not None  # noqa: S101  set at construction
+        above = np.asarray(self.mask.any(axis=0))
+        return Window(above, self.scale[1:], self.origin[1:], self.unit, self.name)
+
     @property
     def corner(self) -> NDArray[np.float64]:
         """The lower corner of pixel 0."""

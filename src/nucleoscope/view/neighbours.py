@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from html import escape
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -18,7 +17,6 @@ from nucleoscope.io.outlines import read_region
 from nucleoscope.io.tables import read_table, write_csv
 from nucleoscope.spatial import Settings, SpatialResult, analyse
 from nucleoscope.spatial.analysis import DEFAULT
-from nucleoscope.units import parse_length
 from nucleoscope.view.spatial import curve_plot, enrichment_map
 
 __all__ = ["analyse_files"]
@@ -85,13 +83,10 @@ def analyse_files(
         "spatial", {"by": by, "seed": seed, "tissue": None if tissue is None else str(tissue)}
     )
     run.inputs = [{"path": str(file), "sha256": hash_of(file)} for file in files]
-    chosen = settings or Settings()
-    tables, thin = _flattened(tables, chosen.reach)
     result = analyse(
-        tables, by=by, tissue=window, statistics=statistics, settings=chosen, seed=seed,
+        tables, by=by, tissue=window, statistics=statistics, settings=settings, seed=seed,
         n_jobs=jobs,
     )  # fmt: skip
-    result = replace(result, notes=(*thin, *result.notes))
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in result.tables.items():
         write_csv(frame, folder / f"{name}.csv")
@@ -116,30 +111,6 @@ def _read(source: Path) -> tuple[list[NucleusTable], dict[str, Region], list[Pat
     if len(regions) < len(found):
         regions = {}
     return [read_table(path) for path in found], regions, found
-
-
-def _flattened(tables: list[NucleusTable], reach: str) -> tuple[list[NucleusTable], list[str]]:
-    """Tables of stacks thinner than the reach, seen from above; and a sentence if there are any.
-
-    In a section thinner than the distances asked for, hardly any pair lies that far apart along z,
-    and a count in 3D says more about the section than about the nuclei.
-    """
-    length, unit = parse_length(reach)
-    depth = 0.0
-    for table in tables:
-        column = "z_um" if unit == "um" else "z"
-        if column in table.frame.columns and table.frame[column].notna().any():
-            depth = max(depth, float(table.frame[column].max() - table.frame[column].min()))
-    if not 0 < depth < length:
-        return tables, []
-    flat = [
-        NucleusTable(t.frame.drop(columns="z_um", errors="ignore").assign(z=float("nan")))
-        for t in tables
-    ]
-    return flat, [
-        f"The stacks are {depth:.0f} {unit} deep, less than the reach of {reach}, so nuclei are "
-        "analysed as seen from above."
-    ]
 
 
 def render(result: SpatialResult) -> str:

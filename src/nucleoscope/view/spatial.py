@@ -46,6 +46,11 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = I
     return f"<text {place}>{escape(text)}</text>"
 
 
+def _width(text: str) -> float:
+    """Room that a text takes in px, on the safe side: letters at this size are 6.5 px wide."""
+    return 6.5 * len(text)
+
+
 def _line(points: NDArray[np.float64], colour: str, *, dashed: bool = False) -> str:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dash = ' stroke-dasharray="4 3"' if dashed else ""
@@ -96,9 +101,12 @@ def enrichment_map(result: SpatialResult, *, image: str | None = None) -> str:
     ratio = frame["log2_ratio"].to_numpy(np.float64)
     finite = np.abs(ratio[np.isfinite(ratio)])
     limit = max(float(finite.max()) if finite.size else 0.0, 0.5)
-    cell, left, top = 44.0, 8.0 + 6.5 * max(map(len, names), default=0), 60.0
-    sheet = _Sheet(left + cell * len(names) + 20, top + cell * len(names) + 40)
-    sheet += _text(4, 16, f"{image}: log2 observed / expected neighbours")
+    cell, left, top = 44.0, 8.0 + _width(max(names, key=len, default="")), 60.0
+    heading = f"{image}: log2 observed / expected neighbours"
+    note = f"● q < 0.05; colours from -{limit:.1f} to {limit:.1f}"
+    wide = max(left + cell * len(names), 4 + _width(heading), 4 + _width(note))
+    sheet = _Sheet(wide + 20, top + cell * len(names) + 40)
+    sheet += _text(4, 16, heading)
     for row, (_, line) in enumerate(frame.iterrows()):
         i, j = divmod(row, len(names))
         sheet += _cell(line, left + j * cell, top + i * cell, cell, limit)
@@ -106,7 +114,6 @@ def enrichment_map(result: SpatialResult, *, image: str | None = None) -> str:
         sheet += _text(left - 4, top + (index + 0.6) * cell, name, anchor="end")
         short = name if len(name) <= 7 else name[:6] + "…"
         sheet += _text(left + (index + 0.5) * cell, top - 6, short, anchor="middle")
-    note = f"● q < 0.05; colours from -{limit:.1f} to {limit:.1f}"
     sheet += _text(4, sheet.height - 12, note)
     return sheet.svg(f"Neighbourhood enrichment, {image}")
 
@@ -176,7 +183,8 @@ def _curve_sheet(
     r: NDArray[np.float64], values: dict[str, NDArray[np.float64]], heading: str, axis: str
 ) -> _Sheet:
     left, top, width, height = 52.0, 28.0, 340.0, 200.0
-    sheet = _Sheet(left + width + 16, top + height + 40) + _text(4, 16, heading)
+    wide = max(left + width, 4 + _width(heading))
+    sheet = _Sheet(wide + 16, top + height + 40) + _text(4, 16, heading)
     every = np.concatenate(list(values.values()))
     finite = every[np.isfinite(every)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
@@ -248,7 +256,8 @@ def niche_map(
     low = np.zeros(2) if background is not None else _corner(at)
     _stamp(canvas, (at - low) * scale, groups, radius)
     height, width = canvas.shape[:2]
-    sheet = _Sheet(width + 120, max(height, 18 * len(names) + 30) + 24)
+    legend = 40 + _width(max(map(str, names), key=len, default=""))
+    sheet = _Sheet(width + max(legend, 120), max(height, 18 * len(names) + 30) + 24)
     sheet += _text(4, 16, f"{image}: {column}")
     box = f'x="0" y="24" width="{width}" height="{height}"'
     sheet += f'<image {box} href="{data_uri(encode_png(canvas))}"/>'
