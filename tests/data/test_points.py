@@ -53,7 +53,7 @@ def test_a_point_on_the_image_is_inside(zyx: tuple[float, float, float]) -> None
     assert len(Points([z], [y], [x]).check_inside((3, 10, 20))) == 1
 
 
-@pytest.mark.parametrize("zyx", [(-1, 5, 5), (3, 5, 5), (1, 9.6, 5), (1, 5, -0.6)])
+@pytest.mark.parametrize("zyx", [(-1, 5, 5), (3, 5, 5), (1, 10.6, 5), (1, 5, -1.6)])
 def test_a_point_outside_is_named(zyx: tuple[float, float, float]) -> None:
     z, y, x = zyx
     points = Points([1, z], [1, y], [1, x], name="a.csv")
@@ -70,3 +70,13 @@ def test_a_swap_is_suspected_only_where_it_would_help() -> None:
 
 def test_the_frame_has_the_columns_of_the_contract() -> None:
     assert Points([0], [1], [2]).to_frame().columns.tolist() == ["id", "z", "y", "x", "type"]
+
+
+def test_a_point_within_a_pixel_of_the_border_is_moved_onto_it() -> None:
+    points = Points([1, 1], [9.8, 3], [4, -1.4], ["a", "b"], [7, 8]).check_inside((3, 10, 20))
+    assert points.zyx().tolist() == [[1, 9.5, 4], [1, 3, -0.5]]
+    assert points.ids.tolist() == [7, 8]
+    with pytest.raises(InputError, match="1 of 2 points lie outside"):
+        Points([1, 1], [10.6, 3], [4, 4]).check_inside((3, 10, 20))
+    with pytest.raises(InputError, match="1 of 1 points lie outside"):
+        Points([2.6], [5], [4]).check_inside((3, 10, 20))

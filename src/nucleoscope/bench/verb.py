@@ -17,12 +17,13 @@ from nucleoscope.bench.frame import (
     selected,
 )
 from nucleoscope.bench.lecl import LECL
+from nucleoscope.bench.nuc2vec import NUC2VEC
 from nucleoscope.bench.page import Page, to_html, to_markdown
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
 
 #: A new benchmark is one row here.
-BENCHES: dict[str, Benchmark] = {LECL.name: LECL}
+BENCHES: dict[str, Benchmark] = {LECL.name: LECL, NUC2VEC.name: NUC2VEC}
 
 
 def bench(
@@ -45,7 +46,7 @@ def bench(
     Parameters
     ----------
     name
-        A row of ``BENCHES``: ``lecl``.
+        A row of ``BENCHES``: ``lecl``, ``nuc2vec``.
     data
         Folder of the data sets; default ``$NUCLEOSCOPE_DATA``, else ``../shared/data``.
     output

@@ -90,7 +90,10 @@ class Points:
         )
 
     def check_inside(self, shape: tuple[int, int, int]) -> Points:
-        """Return self when every point lies in a ``(Z, Y, X)`` image of ``shape``.
+        """The points, all inside a ``(Z, Y, X)`` image of ``shape``.
+
+        Programs that count from the corner of the first pixel reach half a pixel further: a point
+        less than a pixel beyond the border in y or x is moved onto it.
 
         Raises
         ------
@@ -98,13 +101,17 @@ class Points:
             Names the first point outside, and says so when y and x look swapped.
         """
         limits = np.asarray(shape, dtype=np.float64) - 0.5
+        slack = np.array([0.0, 1.0, 1.0])
         zyx = self.zyx()
-        outside = ((zyx < -0.5) | (zyx > limits)).any(axis=1)
-        if not outside.any():
+        if not ((zyx < -0.5) | (zyx > limits)).any():
             return self
+        outside = ((zyx < -0.5 - slack) | (zyx > limits + slack)).any(axis=1)
+        if not outside.any():
+            _, y, x = np.clip(zyx, -0.5, limits).T
+            return Points(self.z, y, x, self.types, self.ids, self.name)
         first = int(np.flatnonzero(outside)[0])
         swapped = zyx[:, [0, 2, 1]]
-        swap_fits = not ((swapped < -0.5) | (swapped > limits)).any()
+        swap_fits = not ((swapped < -0.5 - slack) | (swapped > limits + slack)).any()
         z, y, x = zyx[first]
         hint = (
             "all would fit with y and x swapped, so check the column order"

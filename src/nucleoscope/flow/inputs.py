@@ -152,7 +152,8 @@ def open_example(
     clicks = path if isinstance(path, Points) else read_points(path, image=volume.name)
     if volume.is_2d:
         clicks = replace(clicks, z=clicks.z * 0)
-    clicks.check_inside(volume.shape)
+    clicks = drawn_in(clicks, volume.shape)
+    clicks = clicks.check_inside(volume.shape)
     region, roi_file = region_for(image, roi, volume)
     files = {
         "path": str(image) if not isinstance(image, Volume) else "",
@@ -205,6 +206,21 @@ def open_labelled(
     if not isinstance(path, Labels):
         example.files["labels"] = str(path)
     return replace(example, labels=instances)
+
+
+def drawn_in(points: Points, shape: tuple[int, int, int]) -> Points:
+    """The points, those up to a pixel past the lower or right edge put on it.
+
+    Programs that count from the corner of the first pixel write 500 for the edge of 500 pixels.
+
+    >>> drawn_in(Points([0], [500.0], [7.0]), (1, 500, 500)).y.tolist()
+    [499.0]
+    """
+    y, x = (
+        np.where((place > n - 1) & (place <= n), n - 1.0, place)
+        for place, n in ((points.y, shape[1]), (points.x, shape[2]))
+    )
+    return replace(points, y=y, x=x)
 
 
 def nuclear_channel(volume: Volume, asked: str | int | None) -> str:

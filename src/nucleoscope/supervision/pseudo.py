@@ -138,7 +138,7 @@ def pseudo_labels(
     channel = nuclei_channel(volume, nuclei)
     if len(points) == 0:
         raise InputError(f"{points.name}: no points; pseudo labels need at least one click.")
-    points.check_inside(volume.shape)
+    points = points.check_inside(volume.shape)
     kept = np.arange(len(points))
     if region is not None:
         kept = np.flatnonzero(region.contains(points.y, points.x))

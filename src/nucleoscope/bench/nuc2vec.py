@@ -1,0 +1,216 @@
+"""``nucleoscope bench nuc2vec``: what embeddings know of nuclei in H&E, side by side.
+
+The nuclei are the clicked ones of the colorectal tiles; their outlines come from the clicks alone.
+An encoder is trained on the tiles outside a fold, without labels, and judged on those inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nucleoscope.atlas.changes import CHANGES, change
+from nucleoscope.atlas.features import nucleus_features
+from nucleoscope.atlas.thumbnails import thumbnail_vectors
+from nucleoscope.bench.frame import Benchmark, Budget, Place, Run
+from nucleoscope.bench.nuc2vec_page import render
+from nucleoscope.bench.trials import fold, tiles_of
+from nucleoscope.data.crops import CropStore
+from nucleoscope.data.nuclei import Nuclei
+from nucleoscope.data.slide import Slide
+from nucleoscope.flow.certify import certificate
+from nucleoscope.flow.clicked import outline_points
+from nucleoscope.flow.crops import crop_nuclei
+from nucleoscope.io.images import read_volume
+from nucleoscope.io.points import read_points
+from nucleoscope.learn.encode import EncoderSettings, embed, train_encoder, untrained
+from nucleoscope.learn.encoder_model import EncoderModel, load_encoder, save_encoder
+from nucleoscope.learn.encoder_recipes import ENCODER_RECIPES, encoder_recipe
+from nucleoscope.metrics.embedding import standardised
+from nucleoscope.seeds import generator
+
+#: Micrometres per pixel of the tiles.
+MPP = 0.55
+FOLDS = 4
+LAYOUTS = ("interleaved", "blocks")
+LABELS = (100, 1000)
+#: Nuclei that are changed to see what an embedding notices.
+CHANGED = 400
+#: Values an embedding should know.
+VALUES = {"area": "f_area_um2", "eccentricity": "f_eccentricity", "OD": "f_hematoxylin_mean_od"}
+#: Embeddings that are not trained.
+PLAIN = ("random", "thumbnails", "features")
+
+
+class Tissue(NamedTuple):
+    """The nuclei of all tiles, row by row: crops, features, types, tiles."""
+
+    crops: CropStore
+    features: pd.DataFrame
+    types: NDArray[np.str_]
+    tiles: NDArray[np.str_]
+
+
+def runs(budget: Budget) -> tuple[Run, ...]:
+    """Every run, the most important first: one fold per seed, of both layouts."""
+    return tuple(
+        _run(what, layout, seed, budget)
+        for seed in budget.seeds
+        for layout in LAYOUTS
+        for what in ("nuc2vec", "nuc2vec-paper", *PLAIN)
+    )
+
+
+def _run(what: str, layout: str, seed: int, budget: Budget) -> Run:
+    is_trained = what in ENCODER_RECIPES
+    number = seed % FOLDS
+    parameters = {
+        "what": what, "layout": layout, "fold": number, "folds": FOLDS, "seed": seed,
+        "minutes": budget.minutes if is_trained and budget.steps is None else None,
+        "steps": budget.steps if is_trained else None,
+        "settings": asdict(ENCODER_RECIPES[what]) if is_trained else None,
+    }  # fmt: skip
+    label = budget.label if is_trained else "untrained"
+    return Run(
+        f"crc.{what}-{layout}-{number + 1}of{FOLDS}.{label}.seed{seed}",
+        parameters, judged, 2 + (budget.minutes if is_trained else 0), lacks,
+    )  # fmt: skip
+
+
+def lacks(data: Path) -> str:
+    """What keeps the runs from being done, ``""`` if nothing."""
+    folder = data / "crc_histophenotypes"
+    return "" if folder.is_dir() else f"{folder} is not there"
+
+
+@cache
+def tissue(folder: Path) -> Tissue:
+    """Read every tile, outline its nuclei from their clicks, cut crops, measure features."""
+    slides, nuclei, features = [], [], []
+    for path in tiles_of(folder):
+        image = read_volume(path)
+        points = read_points(path.with_name(f"{path.stem}.points.csv"))
+        one = outline_points(image, points)
+        rgb = np.ascontiguousarray(image.data[:, 0].transpose(1, 2, 0))
+        slides.append(Slide.from_array(rgb, mpp=MPP, name=path.stem))
+        nuclei.append(Nuclei(one.table, one.outlines))
+        assert one.labels is not None  # noqa: S101  made from a map
+        measured = nucleus_features(rgb, one.labels.data[0], mpp=MPP)
+        features.append(measured.reindex(one.table.frame["id"]).reset_index(drop=True))
+    crops = crop_nuclei(slides, nuclei, quiet=True)
+    frame = pd.concat([one.table.frame for one in nuclei], ignore_index=True)
+    place = {key: i for i, key in enumerate(zip(frame["image"], frame["id"], strict=True))}
+    names = np.array(crops.slides)[crops.slide]
+    rows = np.array([place[key] for key in zip(names, crops.id.tolist(), strict=True)])
+    return Tissue(
+        crops,
+        pd.concat(features, ignore_index=True).iloc[rows].reset_index(drop=True),
+        frame["type"].to_numpy(dtype=np.str_)[rows],
+        names,
+    )
+
+
+def judged(run: Run, place: Place) -> dict[str, Any]:
+    """Make one embedding without the fold's tiles, and judge it on them."""
+    settings = run.parameters
+    folder = place.data / "crc_histophenotypes"
+    all_of = tissue(folder)
+    tiles = [path.stem for path in tiles_of(folder)]
+    inside = fold(len(tiles), settings["fold"], settings["folds"], settings["layout"])
+    test = [tile for tile, is_in in zip(tiles, inside, strict=True) if is_in]
+    vectors, model = _vectors(run, place, all_of, test)
+    embeddings = {settings["what"]: vectors}
+    if settings["what"] != "features":
+        embeddings["with features"] = joined(vectors, all_of.features.to_numpy(dtype=np.float32))
+    found = certificate(
+        embeddings, types=all_of.types, slides=all_of.tiles, splits={settings["layout"]: test},
+        seeds=(settings["seed"],), labels=LABELS,
+        values={name: all_of.features[column] for name, column in VALUES.items()},
+    )  # fmt: skip
+    return {
+        "embeddings": _by_embedding(found.probes.drop(columns=["split", "seed"])),
+        "structure": _by_embedding(found.structure),
+        "sensitivity": found.sensitivity[["embedding", "value", "spearman"]].to_dict("records"),
+        "invariance": {} if model is None else noticed(model, all_of, test, settings["seed"]),
+        "training": {} if model is None else _training(model),
+        "dimensions": int(vectors.shape[1]),
+        "nuclei": len(all_of.types),
+    }
+
+
+def _by_embedding(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    rows = frame.set_index("embedding")
+    return {str(name): {str(k): float(v) for k, v in row.items()} for name, row in rows.iterrows()}
+
+
+def _training(model: EncoderModel) -> dict[str, Any]:
+    figures = model.config.training
+    return {k: v for k, v in figures.items() if isinstance(v, int | float | str)}
+
+
+def joined(vectors: NDArray[Any], features: NDArray[Any]) -> NDArray[np.float32]:
+    """Embedding and features side by side, both blocks with the same total variance."""
+    rows = np.arange(len(vectors))
+    blocks = [
+        standardised(block, rows) / np.float32(np.sqrt(block.shape[1]))
+        for block in (vectors, features)
+    ]
+    return np.concatenate(blocks, axis=1)
+
+
+def _vectors(
+    run: Run, place: Place, all_of: Tissue, test: Sequence[str]
+) -> tuple[NDArray[Any], EncoderModel | None]:
+    """The embedding of all nuclei, and the encoder that made it."""
+    what, seed = run.parameters["what"], run.parameters["seed"]
+    if what == "thumbnails":
+        return thumbnail_vectors(all_of.crops), None
+    if what == "features":
+        return all_of.features.to_numpy(dtype=np.float32), None
+    model = (
+        untrained(encoder_recipe("nuc2vec"), seed=seed)
+        if what == "random"
+        else _trained(run, place, all_of, test)
+    )
+    return embed(model, all_of.crops).astype(np.float32), model
+
+
+def _trained(run: Run, place: Place, all_of: Tissue, test: Sequence[str]) -> EncoderModel:
+    """An encoder trained on the nuclei of the other tiles; goes on where it was interrupted."""
+    folder, settings = place.folder / "encoder", run.parameters
+    if (folder / "model.json").is_file():
+        return load_encoder(folder)
+    seen = all_of.crops.take(np.flatnonzero(~np.isin(all_of.tiles, list(test))))
+    checkpoint = place.folder / "checkpoint.safetensors"
+    limits = EncoderSettings(
+        minutes=float("inf") if settings["steps"] is not None else settings["minutes"],
+        seed=settings["seed"], checkpoint=checkpoint, resume=checkpoint.is_file(),
+        steps=settings["steps"],
+    )  # fmt: skip
+    model = train_encoder(seen, encoder_recipe(settings["what"]), limits)
+    save_encoder(model, folder, overwrite=True)
+    return model
+
+
+def noticed(
+    model: EncoderModel, all_of: Tissue, test: Sequence[str], seed: int
+) -> Mapping[str, float]:
+    """Mean cosine between test nuclei before and after each change."""
+    rows = np.flatnonzero(np.isin(all_of.tiles, list(test)))
+    rows = np.sort(generator(seed, 41).permutation(rows)[:CHANGED])
+    crops = all_of.crops.take(rows)
+    before = embed(model, crops).astype(np.float32)
+    return {
+        kind: float((before * embed(model, change(crops, kind, seed=seed))).sum(axis=1).mean())
+        for kind in CHANGES
+    }
+
+
+NUC2VEC = Benchmark("nuc2vec", runs, render, "nuc2vec")
