@@ -42,6 +42,7 @@ from nucleoscope.learn.infer import Detection
 from nucleoscope.learn.infer import detect as detect_volume
 from nucleoscope.learn.lecl import train_model
 from nucleoscope.learn.model import Model, ModelConfig, load_model, save_model
+from nucleoscope.learn.recipes import in_colour
 from nucleoscope.learn.recipes import recipe as recipe_named
 from nucleoscope.learn.train import Progress, TrainSettings
 from nucleoscope.nuclei.markers import LEARNED, MarkerRule, rule_named
@@ -149,6 +150,8 @@ def train(
             open_example(image, click, outline, reading)
             for image, click, outline in zip(many, clicks, outlines, strict=True)
         ]
+    if examples[0].volume.is_rgb:
+        chosen = in_colour(chosen, steps=steps)
     given = load_model(start) if isinstance(start, (str, Path)) else start
     run = Run("train", {"recipe": chosen.name, "seed": seed, "minutes": _finite(minutes)})
     run.inputs = [_hashed(example.files) for example in examples]

@@ -17,6 +17,7 @@ from nucleoscope.flow.inputs import Example, marker_channels, nuclear_channel
 from nucleoscope.flow.progress import bar
 from nucleoscope.learn.feed import Lesson, make_lesson
 from nucleoscope.learn.lecl import type_table
+from nucleoscope.learn.lesson import as_complete
 from nucleoscope.learn.model import ModelConfig
 from nucleoscope.learn.partial import (
     COMPLETE,
@@ -185,7 +186,10 @@ def _lesson(
     types = type_table(taught, markers, classes)
     if recipe.projection is not None and recipe.supervision == "paper":
         pseudo, types = _owned(pseudo, taught, types, any_wins=bool(markers))
-    return replace(make_lesson(seen, pseudo, taught, types, inside), voronoi=voronoi), radius
+    lesson = replace(make_lesson(seen, pseudo, taught, types, inside), voronoi=voronoi)
+    if seen.is_rgb and recipe.objective == "nucleus":
+        lesson = as_complete(lesson, _area(example), radius)
+    return lesson, radius
 
 
 def _owned(

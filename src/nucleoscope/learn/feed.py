@@ -16,6 +16,7 @@ from nucleoscope.data.maps import UNLABELLED
 from nucleoscope.learn.lesson import Lesson, make_lesson
 from nucleoscope.learn.nets.light import with_neighbours
 from nucleoscope.learn.normalise import levels, normalise
+from nucleoscope.learn.stain import vary_stain
 from nucleoscope.nuclei.hover import hover_targets
 from nucleoscope.seeds import generator
 
@@ -252,8 +253,10 @@ def _vary(
     """Change what differs between stacks: gain, offset, noise, focus, loss of light with depth."""
     n_z = image.shape[1]
     out = image**2
+    if is_rgb:
+        return np.sqrt(vary_stain(out, rng))
     for channel in out:
-        gain = np.exp(rng.normal(0, 0.1 if is_rgb else 0.3))
+        gain = np.exp(rng.normal(0, 0.3))
         np.multiply(channel, gain, out=channel)
         np.add(channel, rng.normal(0, 0.01), out=channel)
         if rng.random() < 0.5:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.maps import StackMaps
 from nucleoscope.errors import InputError
 from nucleoscope.learn.feed import Lesson
-from nucleoscope.learn.infer import find_nuclei, maps_of, network_logits
+from nucleoscope.learn.infer import evidence_at, find_nuclei, maps_of, network_logits
 from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig
+from nucleoscope.learn.typing import Scene
 from nucleoscope.metrics.detection import match_points
 from nucleoscope.nuclei.markers import FEATURES, Evidence, fit_learned, marker_evidence, sigmoid
 from nucleoscope.nuclei.peaks import Peaks, find_peaks
@@ -28,6 +30,10 @@ VALLEYS = (0.7, 0.8, 0.9, 0.95)
 PLATEAU = 0.005
 #: A detection belongs to a click within this many nucleus radii and slices.
 MATCH_RADII, MATCH_SLICES = 2.0, 2.0
+#: In one plane nothing lies above another, and nuclei stand closer.
+MATCH_RADII_2D = 1.0
+#: Rims of nuclei are not wider.
+RIM_PIXELS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +123,10 @@ def _hits(peaks: Peaks, seen: Seen, radius: float) -> tuple[int, int, int]:
     rows = np.rint(found).astype(int).clip(0, np.array(lesson.volume.shape[1:]) - 1)
     inside = _taught_area(lesson)[rows[:, 0], rows[:, 1]]
     truth = lesson.centres[lesson.is_taught, 1:]
+    reach = MATCH_RADII_2D if lesson.volume.is_rgb else MATCH_RADII
     if lesson.partial is not None:
         truth = lesson.partial.clicks[:, 1:]
-    matching = match_points(found[inside], truth, radius=MATCH_RADII * radius)
+    matching = match_points(found[inside], truth, radius=reach * radius)
     return len(matching.predicted_index), int(inside.sum()), len(truth)
 
 
@@ -128,6 +135,9 @@ def _taught_area(lesson: Lesson) -> NDArray[np.bool_]:
     if lesson.partial is not None:
         return lesson.partial.area
     area: NDArray[np.bool_] = (lesson.foreground != 255).any(axis=0)
+    if lesson.volume.is_rgb:  # a single plane, in which the rims of nuclei say nothing
+        size = 2 * RIM_PIXELS + 1
+        area = ndimage.minimum_filter(ndimage.maximum_filter(area, size), size)
     return area
 
 
@@ -172,6 +182,19 @@ def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
         high += 1
     threshold = (THRESHOLDS[low] + THRESHOLDS[high]) / 2
     return config.model_copy(update={"threshold": threshold, "valley": VALLEYS[j]})
+
+
+def typing_scenes(seen: Sequence[Seen], config: ModelConfig, *, judges: bool) -> list[Scene]:
+    """The nuclei of colour images, outlined from their clicks as if they had been found there."""
+    return [_scene(one, config, judges) for one in seen]
+
+
+def _scene(seen: Seen, config: ModelConfig, judges: bool) -> Scene:
+    lesson = seen.lesson
+    inside = lesson.is_taught
+    yx = lesson.centres[inside, 1:]
+    found, network = evidence_at(seen.maps, lesson.volume, yx, config)
+    return Scene(found, yx, network, lesson.types[inside, 0], judges)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from nucleoscope.learn.model import Model, ModelConfig
 from nucleoscope.learn.nets import Network, channels_last
 from nucleoscope.learn.normalise import levels, normalise
 from nucleoscope.learn.objective import pool_types
+from nucleoscope.learn.typing import evidence, softmax
 from nucleoscope.nuclei.classical import classical_maps
 from nucleoscope.nuclei.markers import (
     LEARNED,
@@ -296,6 +297,11 @@ def detect(
     maps = maps_of(model, work, **options)
     labels, peaks = find_nuclei(maps, config, work.shape)
     logits = network_logits(maps, labels, len(peaks), config)
+    if model.typer is not None and not nuclei_only:
+        yx = (peaks.zyx[:, 1:] + 0.5) * maps.stride - 0.5
+        found_there = evidence_of(work, labels, yx, config)
+        chance = model.typer.probabilities(found_there, yx, logits[:, 0])
+        logits = np.log(np.maximum(chance, 1e-12))[:, None]
     labels = _on_pixels(labels, (labels.shape[0], *seen.shape[1:]))
     labels = _on_slices(labels, seen)
     is_kept = np.zeros(len(peaks), dtype=bool)
@@ -407,6 +413,52 @@ def marker_probabilities(
     return np.stack(columns, axis=1) if columns else np.zeros((len(logits), 0))
 
 
+def evidence_of(
+    volume: Volume, labels: NDArray[np.int32], yx: NDArray[np.float64], config: ModelConfig
+) -> NDArray[np.float32]:
+    """Evidence ``(n, F)`` of the nuclei of a colour image at the model's scale."""
+    mpp = None if config.spacing is None else config.spacing[1]
+    return evidence(volume, labels[0], yx, radius=config.radius_px, mpp=mpp)
+
+
+def evidence_at(
+    maps: StackMaps, volume: Volume, yx: NDArray[np.float64], config: ModelConfig
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Evidence, and type logits ``(n, T)``, of nuclei whose centres are known."""
+    places = np.concatenate([np.zeros((len(yx), 1)), (yx + 0.5) / maps.stride - 0.5], axis=1)
+    peaks = Peaks(places, np.ones(len(yx)))
+    labels = nuclei_from(maps, peaks, config, volume.shape)
+    logits = network_logits(maps, labels, len(yx), config)[:, 0]
+    return evidence_of(volume, labels, yx, config), logits
+
+
+def types_at(
+    model: Model, volume: Volume, yx: NDArray[np.float64], *, device: str = "cpu"
+) -> NDArray[np.float64]:
+    """Probability of every type for nuclei whose centres are known, ``(n, T)``.
+
+    Parameters
+    ----------
+    model
+        Of colour images, with a ``typer``.
+    volume
+        A colour image at the model's scale.
+    yx
+        ``(n, 2)`` centres of all its nuclei in pixels: neighbours count.
+
+    Raises
+    ------
+    CallError
+        The model has no typer.
+    """
+    if model.typer is None:
+        raise CallError("this model does not type nuclei of colour images.")
+    options = {"device": device} if model.network is not None else {}
+    maps = maps_of(model, volume, **options)
+    found, logits = evidence_at(maps, volume, yx, model.config)
+    return model.typer.probabilities(found, yx, logits)
+
+
 def typed(
     table: NucleusTable,
     found: Labels,
@@ -425,8 +477,7 @@ def typed(
             frame[f"{marker}_positive"] = probability[:, group] >= 0.5
         frame["type"], frame["type_prob"] = _marker_types(probability, config)
     elif config.types:
-        scaled = logits[:, 0] - logits[:, 0].max(axis=1, keepdims=True)
-        share = np.exp(scaled) / np.exp(scaled).sum(axis=1, keepdims=True)
+        share = softmax(logits[:, 0])
         frame["type"] = np.array(config.types, dtype=object)[share.argmax(axis=1)]
         frame["type_prob"] = share.max(axis=1)
     return NucleusTable(frame)

@@ -18,12 +18,14 @@ from nucleoscope.learn.fit import (
     look,
     network_alone,
     typed_detections,
+    typing_scenes,
     working_point,
 )
 from nucleoscope.learn.model import Model, ModelConfig, NetworkSpec
 from nucleoscope.learn.partial import clicked_share
 from nucleoscope.learn.recipes import Recipe
 from nucleoscope.learn.train import Report, TrainSettings, train_network
+from nucleoscope.learn.typing import fit_typer
 from nucleoscope.seeds import generator
 
 #: With fewer images than this none is held out.
@@ -201,5 +203,14 @@ def _finished(
         "detection_f1_held_out": round(detection_f1(judges, config), 4) if judges else None,
         "history": history,
     }
-    config = config.model_copy(update={"marker_rules": tuple(rules), "training": training})
-    return replace(model, config=config)
+    typer = None
+    if config.is_rgb and len(config.types) > 1 and config.decode == "peaks":
+        scenes = typing_scenes(seen, config, judges=not has_network)
+        scenes += typing_scenes(judges, config, judges=True)
+        typer = fit_typer(scenes, len(config.types))
+    config = config.model_copy(
+        update={
+            "marker_rules": tuple(rules), "training": training, "has_typer": typer is not None
+        }
+    )  # fmt: skip
+    return replace(model, config=config, typer=typer)

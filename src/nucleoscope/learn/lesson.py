@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nucleoscope.data.maps import PseudoLabels
+from nucleoscope.data.maps import BACKGROUND, UNLABELLED, PseudoLabels
 from nucleoscope.data.points import Points
 from nucleoscope.data.volume import Volume
 
 #: Nuclei of fewer voxels keep their click as centre.
 SOLID = 20
+#: What is farther than this many radii from every nucleus is none, where all were clicked.
+RIM_RADII = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +91,36 @@ def make_lesson(
 ) -> Lesson:
     """Join an image and its pseudo labels; a centre is halfway from the click to the centroid.
 
-    Clicks are a few pixels off and pseudo labels miss parts; their errors are independent.
+    Clicks are a few pixels off and pseudo labels miss parts; their errors are independent. In
+    colour the click is kept: outlines there take in stain that lies beside the nucleus.
     """
-    centres = between(points.zyx(), pseudo.instances)
+    clicks = points.zyx()
+    centres = clicks if volume.is_rgb else between(clicks, pseudo.instances)
     return Lesson(volume, pseudo.instances, pseudo.foreground, centres, types, is_taught)
+
+
+def as_complete(lesson: Lesson, area: NDArray[np.bool_], radius: float) -> Lesson:
+    """The lesson, with all background that was left open because it is dark.
+
+    In a stained section much is dark that is no nucleus. Where every nucleus was clicked, what is
+    ``RIM_RADII`` away from all of them is none.
+
+    Parameters
+    ----------
+    lesson
+        Of a single plane.
+    area
+        ``(Y, X)``: where every nucleus was clicked.
+    radius
+        Of the nuclei in pixels.
+    """
+    empty = lesson.instances[0] == 0
+    y, x = np.rint(lesson.centres[:, 1:]).astype(np.int64).T
+    empty[y.clip(0, empty.shape[0] - 1), x.clip(0, empty.shape[1] - 1)] = False
+    away = ndimage.distance_transform_edt(empty) > RIM_RADII * radius
+    foreground = lesson.foreground.copy()
+    foreground[0][away & area & (foreground[0] == UNLABELLED)] = BACKGROUND
+    return replace(lesson, foreground=foreground)
 
 
 def between(clicks: NDArray[np.float64], instances: NDArray[np.int32]) -> NDArray[np.float64]:

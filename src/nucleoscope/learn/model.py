@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
@@ -17,11 +18,14 @@ from nucleoscope import __version__
 from nucleoscope.errors import InputError, UnsafeInputError
 from nucleoscope.io import guard
 from nucleoscope.learn.nets import NETWORKS, Network, build_network
+from nucleoscope.learn.typing import Typer
 from nucleoscope.nuclei.markers import FEATURES, Learned
 from nucleoscope.nuclei.peaks import PeakSettings
 
 #: Version of ``model.json``; raised when its meaning changes.
 FORMAT = 1
+#: The file of the typer.
+TYPING = "typing.safetensors"
 
 
 class _Part(BaseModel):
@@ -72,6 +76,7 @@ class ModelConfig(_Part):
     decode: str = "peaks"
     projection: str | None = None
     marker_rules: tuple[MarkerSpec, ...] = ()
+    has_typer: bool = False
     training: dict[str, Any] = {}
 
     @property
@@ -93,10 +98,11 @@ class ModelConfig(_Part):
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A description with its network; ``network`` is None for the classical recipe."""
+    """A description with its network (None for the classical recipe) and, in colour, its typer."""
 
     config: ModelConfig
     network: Network | None = None
+    typer: Typer | None = None
 
 
 def save_model(model: Model, folder: Path | str, *, overwrite: bool = False) -> Path:
@@ -107,6 +113,7 @@ def save_model(model: Model, folder: Path | str, *, overwrite: bool = False) -> 
     CallError
         A file of that name exists that this run did not write, and ``overwrite`` is False.
     """
+    from safetensors.numpy import save as save_arrays
     from safetensors.torch import save
 
     folder = Path(folder)
@@ -114,6 +121,9 @@ def save_model(model: Model, folder: Path | str, *, overwrite: bool = False) -> 
     if model.network is not None:
         state = {k: v.detach().contiguous() for k, v in model.network.state_dict().items()}
         guard.write_bytes(folder / "weights.safetensors", save(state), overwrite=overwrite)
+    if model.typer is not None:
+        arrays = {k: np.ascontiguousarray(v) for k, v in model.typer.arrays().items()}
+        guard.write_bytes(folder / TYPING, save_arrays(arrays), overwrite=overwrite)
     guard.write_text(folder / "README.md", card(model.config), overwrite=overwrite)
     guard.write_json(
         folder / "model.json", model.config.model_dump(mode="json"), overwrite=overwrite
@@ -151,11 +161,15 @@ def load_model(folder: Path | str) -> Model:
         where = ".".join(str(part) for part in first["loc"]) or "the top level"
         raise InputError(f"{path}: {where}: {first['msg'].lower()}.") from None
     _check_parts(config, path)
+    typer = None
+    if config.has_typer:
+        arrays = {k: v.numpy() for k, v in read_tensors(folder / TYPING).items()}
+        typer = Typer.from_arrays(arrays, len(config.types))
     if config.network is None:
-        return Model(config)
+        return Model(config, None, typer)
     network = build_network(**config.network.model_dump())
     load_state(network, read_tensors(folder / "weights.safetensors"), folder)
-    return Model(config, network.eval())
+    return Model(config, network.eval(), typer)
 
 
 def _check_parts(config: ModelConfig, path: Path) -> None:

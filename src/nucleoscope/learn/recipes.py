@@ -200,6 +200,19 @@ PUBLISHED: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 )  # fmt: skip
 
 
+def in_colour(chosen: Recipe, *, steps: int | None = None) -> Recipe:
+    """The recipe for stained sections: larger crops, as types show in the surroundings, for longer.
+
+    Published recipes stay as published.
+
+    >>> in_colour(recipe("lecl")).crop
+    192
+    """
+    if chosen.objective != "nucleus" or chosen.network is None:
+        return chosen
+    return replace(chosen, crop=192, steps=3000 if steps is None else steps)
+
+
 def recipe(name: str, *, network: str | None = None) -> Recipe:
     """A recipe by name, optionally with another network.
 
