@@ -5,6 +5,9 @@ OME-TIFF; the command line runs on it in a process of its own, whose wall time, 
 memory the operating system reports. There is no peer here; ``bench_network.py`` and
 ``bench_decode.py`` compare the parts with theirs.
 
+Then one plane of 1000 x 1000 pixels, in this process and in memory (G2b): windows, network and
+instances alone, without types and measurements, in float32 and where the CPU has it in bfloat16.
+
     python bench/bench_detect.py --model MODEL      (default: a light network trained for 60 steps)
     python bench/bench_detect.py --quick            (512 x 512)
 """
@@ -19,12 +22,15 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import torch
 
 from nucleoscope.data.volume import Volume
 from nucleoscope.io.tables import read_table
 from nucleoscope.io.tiff import write_ome_tiff
+from nucleoscope.learn import infer
 from nucleoscope.learn.model import load_model
 from nucleoscope.simulator import PlaqueSettings, simulate_plaque, write_scene
 
@@ -50,6 +56,25 @@ def small_model(folder: Path) -> Path:
     command = [sys.executable, "-m", "nucleoscope.cli", "train", *map(str, images)]
     subprocess.run([*command, "-o", str(folder / "model"), "--steps", "60", "--quiet"], check=True)
     return folder / "model"
+
+
+def one_plane(folder: Path) -> None:
+    """Print wall and CPU seconds of 1000 x 1000 pixels, the best of five."""
+    model = load_model(folder)
+    scene = simulate_plaque(PlaqueSettings(size=1000, n_slices=1, roi=False), 0)
+    print("\n1000 x 1000, one slice, windows + network + instances (G2b)")
+    print("| arithmetic | threads | wall s | CPU s | nuclei |\n|---|---|---|---|---|")
+    for arithmetic in ("float32", "bfloat16") if infer.has_amx() else ("float32",):
+        with mock.patch.object(infer, "has_amx", lambda a=arithmetic: a == "bfloat16"):
+            turns = []
+            for _ in range(6):  # the first also loads kernels
+                wall, cpu = time.perf_counter(), time.process_time()
+                maps = infer.maps_of(model, scene.volume)
+                labels, _ = infer.find_nuclei(maps, model.config, scene.volume.shape)
+                turns.append((time.perf_counter() - wall, time.process_time() - cpu))
+        wall, cpu = (min(column) for column in zip(*turns[1:], strict=True))
+        n = len(np.unique(labels)) - 1
+        print(f"| {arithmetic} | {torch.get_num_threads()} | {wall:.2f} | {cpu:.2f} | {n} |")
 
 
 def main() -> None:
@@ -83,6 +108,7 @@ def main() -> None:
             nuclei = len(read_table(out / "big"))
             memory = usage.ru_maxrss / 2**20
             print(f"| {run + 1} | {wall:.1f} | {cpu:.1f} | {memory:.2f} | {nuclei} |", flush=True)
+        one_plane(model)
 
 
 if __name__ == "__main__":

@@ -64,22 +64,29 @@ def test_the_smallest_image_goes_through() -> None:
         assert network(torch.rand(1, 1, 16, 16))["np"].shape == (1, 2, 8, 8)
 
 
-def test_no_map_sees_farther_than_the_reach() -> None:
-    network = settled(made(1, 2, 1, 0))
-    side = 2 * network.reach + 96
-    for spot in ((side // 4, side // 4), (side // 4 + 3, side // 4 + 5)):
-        image = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
+def open_wide(network: LightNet) -> LightNet:
+    """Every weight and bias positive: no ReLU hides what a map depends on."""
+    with torch.no_grad():
+        for value in network.parameters():
+            value.abs_().clamp_(min=1e-3)
+    return network.double().eval()
+
+
+def test_no_map_sees_farther_beyond_its_cell_than_the_reach() -> None:
+    network = open_wide(made(1, 2, 1, 0))
+    side = 2 * network.reach + 48
+    cell = side // 2 - side // 2 % 16
+    low, high = [], []
+    for row in range(cell // 2, cell // 2 + 8):
+        image = torch.rand(1, 1, side, 32, generator=torch.Generator().manual_seed(0)).double()
         image.requires_grad_()
-        maps = network(image)
-        sum(m[0, :, spot[0], spot[1]].sum() for m in maps.values()).backward()
+        sum(m[0, :, row].sum() for m in network(image).values()).backward()
         assert image.grad is not None
-        y, x = np.nonzero(image.grad[0, 0].numpy())
-        stride = network.stride
-        far = max(
-            *(stride * spot[0] - y), *(y - stride * spot[0] - stride + 1),
-            *(stride * spot[1] - x), *(x - stride * spot[1] - stride + 1),
-        )  # fmt: skip
-        assert 64 < far <= network.reach
+        y = np.flatnonzero(image.grad[0, 0].sum(1).numpy())
+        assert 0 < y[0] < y[-1] < side - 1  # the image's own end is not what bounds it
+        low.append(cell - y[0])
+        high.append(y[-1] + 1 - (cell + 16))
+    assert network.reach - 16 < max(*low, *high) <= network.reach
 
 
 def test_shifting_by_sixteen_shifts_the_maps() -> None:

@@ -1,8 +1,10 @@
 """The light network: our default, made for two CPU cores.
 
-One slice with its neighbours goes in (2.5D), all heads share one decoder, and everything after
-the stem runs at half resolution or less. Only dense 3x3 convolutions with widths that are
-multiples of 16: on CPUs those run near the arithmetic limit, depthwise and grouped ones far below.
+One slice with its neighbours goes in (2.5D) and all heads share one decoder. On CPUs a dense 3x3
+convolution at a quarter of the resolution or less runs near the arithmetic limit; depthwise and
+grouped ones, and moving many channels at half resolution, cost far more than their arithmetic.
+So most of the work is done at a quarter and below, ways join by sums, and half resolution, in
+which the maps come out, is reached by a pixel shuffle and sees two convolutions.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from torch.nn import functional
 from nucleoscope.learn.nets.base import Network
 
 
-def _conv(n_in: int, n_out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(n_out),
-        nn.ReLU(inplace=True),
-    )
+def _linear(n_in: int, n_out: int, size: int = 1, stride: int = 1) -> nn.Sequential:
+    padding = (size - 1) // 2
+    convolution = nn.Conv2d(n_in, n_out, size, stride=stride, padding=padding, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(n_out))
+
+
+def _conv(n_in: int, n_out: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    return _linear(n_in, n_out, size, stride).append(nn.ReLU(inplace=True))
 
 
 class _Block(nn.Module):
@@ -30,12 +34,11 @@ class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = _conv(width, width)
-        self.second = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-        )
+        self.second = _linear(width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(x + self.second(self.first(x)))
+        out: Tensor = self.second(self.first(x)).add_(x).relu_()
+        return out
 
 
 class LightNet(Network):
@@ -67,8 +70,9 @@ class LightNet(Network):
 
     stride = 2
     margin = 0
-    #: How far, in pixels of the input, a map's value can depend on the image.
-    reach = 160
+    #: How far a map's value can depend on the image, in pixels of the input beyond the 16 x 16
+    #: cell it lies in; windows are cut along these cells.
+    reach = 128
 
     def __init__(
         self,
@@ -84,15 +88,13 @@ class LightNet(Network):
         self.context = context
         self.head_dim = head_dim
         w0, w1, w2, w3 = widths
-        self.stem = nn.Sequential(
-            nn.PixelUnshuffle(2), _conv(n_channels * (2 * context + 1) * 4, w0), _Block(w0)
-        )
-        self.down1 = nn.Sequential(_conv(w0, w1, 2), _Block(w1))
-        self.down2 = nn.Sequential(_conv(w1, w2, 2), _Block(w2))
-        self.down3 = nn.Sequential(_conv(w2, w3, 2), _Block(w3))
-        self.up2 = nn.Sequential(_conv(w3 + w2, w2), _Block(w2))
-        self.up1 = nn.Sequential(_conv(w2 + w1, w1), _Block(w1))
-        self.up0 = nn.Sequential(_conv(w1 + w0, w0), _Block(w0))
+        self.stem = _conv(n_channels * (2 * context + 1), w0, 4, 2)
+        self.down1 = nn.Sequential(_conv(w0, w1, stride=2), _Block(w1))
+        self.down2 = nn.Sequential(_conv(w1, w2, stride=2), _Block(w2), _Block(w2))
+        self.down3 = nn.Sequential(_conv(w2, w3, stride=2), _Block(w3))
+        # Thinned before they are enlarged, which is four times cheaper than after.
+        self.thin3, self.thin2, self.thin1 = _linear(w3, w2), _linear(w2, w1), _linear(w1, 4 * w0)
+        self.up2, self.up1, self.up0 = _Block(w2), _Block(w1), _conv(w0, w0)
         n_maps = 6 + (n_groups * (1 + n_types) if n_types else 0)
         self.heads = nn.Sequential(_conv(w0, w0), nn.Conv2d(w0, n_maps, 1))
         self.embed = nn.Sequential(
@@ -106,9 +108,9 @@ class LightNet(Network):
         x1 = self.down1(x0)
         x2 = self.down2(x1)
         x3 = self.down3(x2)
-        x2 = self.up2(torch.cat([_double(x3), x2], 1))
-        x1 = self.up1(torch.cat([_double(x2), x1], 1))
-        out: Tensor = self.up0(torch.cat([_double(x1), x0], 1))
+        x2 = self.up2(_double(self.thin3(x3)).add_(x2).relu_())
+        x1 = self.up1(_double(self.thin2(x2)).add_(x1).relu_())
+        out: Tensor = self.up0(functional.pixel_shuffle(self.thin1(x1), 2).add_(x0).relu_())
         return out
 
     def forward(self, x: Tensor, embed: bool = False) -> dict[str, Tensor]:
