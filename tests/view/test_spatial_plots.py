@@ -54,8 +54,6 @@ def test_the_heat_map_has_a_cell_per_pair_and_escapes_names(result):
 
 
 def test_nothing_written_on_a_drawing_reaches_over_its_edge(result):
-    import re
-
     for drawing in figures(result):
         width = float(re.search(r'<svg [^>]*?width="([\d.]+)"', drawing)[1])
         for x, anchor, text in re.findall(
