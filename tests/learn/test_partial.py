@@ -164,6 +164,22 @@ def test_peaks_are_sorted_by_height_and_clicked_ones_left_out(third: Lesson) -> 
     sure, doubtful = judged(partial, peaks, score, 0.4)
     assert np.array_equal(sure, partial.proposals[[0, 2]])
     assert np.array_equal(doubtful, partial.proposals[[1, 3]])
+    # Before the last round a proposal without a peak is not ruled out.
+    assert len(judged(partial, peaks, score, 0.4, is_last=False)[1]) == len(partial.proposals) - 2
+
+
+def test_the_network_alone_is_not_believed(third: Lesson) -> None:
+    partial = third.partial
+    assert partial is not None
+    places = np.concatenate([partial.clicks, partial.proposals])
+    grid = np.stack(np.meshgrid([2.0], range(8, 184, 8), range(8, 184, 8)), -1).reshape(-1, 3)
+    apart = np.linalg.norm(grid[:, None, 1:] - places[None, :, 1:], axis=2).min(1)
+    lone = grid[apart > 2.5 * partial.radius][:3]
+    if not len(lone):
+        pytest.skip("this scene is too full for a lone place")
+    sure, doubtful = judged(partial, lone, np.full(len(lone), 0.99), 0.4)
+    assert len(sure) == 0
+    assert np.array_equal(doubtful, lone)
 
 
 def test_a_lesson_in_full_is_not_asked_about(lessons: list[Lesson]) -> None:

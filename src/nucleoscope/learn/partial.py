@@ -1,9 +1,11 @@
 """Images of which only some nuclei were clicked: what was not clicked is not background.
 
 A blob filter proposes where further nuclei may be. At first these are unknown: neither nucleus
-nor background. Later, and twice, the half-taught network is asked: what it is sure of is taught
-as a nucleus without a type, what it doubts stays unknown, and only what it rules out becomes
-background (background propagation and self-training, Qu et al. 2020, IEEE TMI 39, section III).
+nor background. Later, and twice, the half-taught network is asked: where it is sure and the filter
+agrees, there is a nucleus without a type; where only one of them sees something, nothing is said;
+and what the network rules out even the second time becomes background (background propagation and
+self-training, Qu et al. 2020, IEEE TMI 39, section III). The network alone is not believed: a third
+of the way through a short training it knows little.
 
 The same proposals tell how many nuclei were clicked: of blobs as bright as the clicked ones, the
 share that has a click.
@@ -43,7 +45,7 @@ SAME_RADII = 0.75
 #: the working point it is sure that there is one.
 RULED_OUT = 0.5
 #: Shares of the training after which the network is asked.
-ROUNDS = (0.3, 0.6)
+ROUNDS = (0.35, 0.7)
 
 Zyx = NDArray[np.float64]
 
@@ -212,7 +214,12 @@ def taught_with(volume: Volume, partial: Partial, sure: Zyx, doubtful: Zyx) -> L
 
 
 def judged(
-    partial: Partial, peaks: Zyx, score: NDArray[np.float64], threshold: float
+    partial: Partial,
+    peaks: Zyx,
+    score: NDArray[np.float64],
+    threshold: float,
+    *,
+    is_last: bool = True,
 ) -> tuple[Zyx, Zyx]:
     """Sort a network's peaks and the proposals into sure and doubtful ones.
 
@@ -225,20 +232,31 @@ def judged(
         ``RULED_OUT * threshold``.
     threshold
         The network's working point so far.
+    is_last
+        Of the rounds: now proposals without a peak are ruled out.
 
     Returns
     -------
     tuple of ndarray
-        ``sure`` and ``doubtful``; peaks of clicked nuclei and outside the area are in neither. A
-        proposal that the network has no peak for is background.
+        ``sure``: peaks above the threshold at a proposal. ``doubtful``: the other peaks, and until
+        the last round the proposals without one. Clicked nuclei and places outside the area are
+        in neither.
     """
     rows = np.rint(peaks[:, 1:]).astype(np.int64).clip(0, np.array(partial.area.shape) - 1)
     fresh = partial.area[rows[:, 0], rows[:, 1]]
-    reach = (REACH_SLICES, REACH_RADII * partial.radius, REACH_RADII * partial.radius)
-    fresh[match_points(peaks, partial.clicks, radius=reach).predicted_index] = False
-    sure, doubtful = peaks[fresh & (score >= threshold)], peaks[fresh & (score < threshold)]
     clicks, radius, z_step = partial.clicks, partial.radius, partial.z_step
-    return _apart(sure, clicks, radius, z_step), _apart(doubtful, clicks, radius, z_step)
+    reach = (REACH_SLICES, REACH_RADII * radius, REACH_RADII * radius)
+    fresh[match_points(peaks, clicks, radius=reach).predicted_index] = False
+    peaks, score = peaks[fresh], score[fresh]
+    near = (REACH_SLICES, radius, radius)
+    pairs = match_points(peaks, partial.proposals, radius=near)
+    is_sure = np.zeros(len(peaks), dtype=bool)
+    is_sure[pairs.predicted_index] = score[pairs.predicted_index] >= threshold
+    doubtful = peaks[~is_sure]
+    if not is_last:
+        silent = np.delete(partial.proposals, pairs.truth_index, axis=0)
+        doubtful = np.concatenate([doubtful, silent])
+    return _apart(peaks[is_sure], clicks, radius, z_step), _apart(doubtful, clicks, radius, z_step)
 
 
 def relearnt(lesson: Lesson, sure: Zyx, doubtful: Zyx) -> Lesson:

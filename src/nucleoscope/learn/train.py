@@ -147,7 +147,9 @@ def train_network(
         state.seconds = before + time.monotonic() - clock
         fraction = _fraction(state, recipe, settings)
         if _is_time_to_ask(state, lessons, fraction):
-            state.answers.append(_ask(Model(config, _averaged(state, config)), lessons))
+            asked = Model(config, _averaged(state, config))
+            is_last = len(state.answers) + 1 == len(ROUNDS)
+            state.answers.append(_ask(asked, lessons, is_last=is_last))
             feed = _feed(lessons, state, config, recipe, settings)
             state.seconds = before + time.monotonic() - clock
         if fraction * CHECKS >= state.checks + 1 or fraction >= 1.0:
@@ -253,7 +255,7 @@ def _is_time_to_ask(state: _State, lessons: Sequence[Lesson], fraction: float) -
     return is_due and any(lesson.partial is not None for lesson in lessons)
 
 
-def _ask(model: Model, lessons: Sequence[Lesson]) -> list[Answer]:
+def _ask(model: Model, lessons: Sequence[Lesson], *, is_last: bool) -> list[Answer]:
     """What the network makes of the nuclei that were not clicked, image by image."""
     answers: list[Answer] = []
     seen = look(model, [lesson for lesson in lessons if lesson.partial is not None])
@@ -266,8 +268,9 @@ def _ask(model: Model, lessons: Sequence[Lesson]) -> list[Answer]:
         limit = np.array(one.lesson.volume.shape) - 1
         assert one.lesson.partial is not None  # noqa: S101  just asked
         sure, doubtful = judged(
-            one.lesson.partial, places.clip(0, limit), peaks.score, usual.threshold
-        )
+            one.lesson.partial, places.clip(0, limit), peaks.score, usual.threshold,
+            is_last=is_last,
+        )  # fmt: skip
         answers.append((sure.tolist(), doubtful.tolist()))
     return answers
 
