@@ -20,7 +20,7 @@ VERSION = 1
 CHUNK = 256
 _PICTURES = {"morphology": (SIDE, SIDE, 3), "context": (SIDE, SIDE, 3), "mask": (SIDE, SIDE)}
 _COLUMNS = {"border": "bool", "slide": "int32", "id": "int64"}
-_CODECS = {"bytes", "blosc", "crc32c"}
+_CODECS = {"bytes", "blosc", "crc32c", "zstd"}
 
 
 class CropWriter:
@@ -140,7 +140,7 @@ def _codec_names(value: Any) -> set[str]:
 def _check(folder: Path, limits: Limits) -> None:
     """Refuse an array with an unknown codec or an impossible size, before Zarr sees it."""
     meta = guard.read_json(folder / "zarr.json", limits=limits)
-    if unknown := _codec_names(meta.get("codecs")) - _CODECS - {"zstd"}:
+    if unknown := _codec_names(meta.get("codecs")) - _CODECS:
         raise UnsafeInputError(f"{folder}: codec {', '.join(sorted(unknown))} is not read.")
     shape = [int(v) for v in meta["shape"]]
     chunk = [int(v) for v in meta["chunk_grid"]["configuration"]["chunk_shape"]]

@@ -135,12 +135,12 @@ def read_hovernet(path: Path, head: bytes, source: Source) -> Nuclei:
     through the centres of the outermost pixels.
     """
     pieces, rows = Elements(path, "nuc", source.limits), Rows()
-    cells = [(key, cell) for piece in pieces for key, cell in _items(piece, source.where)]
-    numbers = [int(key) if key.isascii() and key.isdigit() and len(key) < 19 else None
-               for key, _ in cells]  # fmt: skip
-    names = _names(pieces.rest.get("type_names"))
-    is_full = pieces.rest.get("contours") == PIXEL_EDGES
-    _add_cells(rows, [cell for _, cell in cells], numbers, names, source, is_full=is_full)
+    for piece in pieces:
+        if not isinstance(piece, dict):
+            raise InputError(f"{source.where}: its nuclei are not numbered.")
+        numbers = [int(key) if key.isascii() and key.isdigit() and len(key) < 19 else None
+                   for key in piece]  # fmt: skip
+        _add_cells(rows, list(piece.values()), numbers, source)
     magnification = pieces.rest.get("mag")
     if magnification and source.scale == 1.0:
         rows.notes.append(
@@ -148,13 +148,6 @@ def read_hovernet(path: Path, head: bytes, source: Source) -> Nuclei:
             "resolution is another, give scale."
         )
     return nuclei_of(rows, source)
-
-
-def _items(piece: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Keys and values of an object, or positions and values of a list."""
-    if not isinstance(piece, dict):
-        raise InputError(f"{where}: its nuclei are not numbered.")
-    yield from piece.items()
 
 
 def is_cellvit(path: Path, head: bytes) -> bool:
@@ -165,21 +158,18 @@ def is_cellvit(path: Path, head: bytes) -> bool:
 def read_cellvit(path: Path, head: bytes, source: Source) -> Nuclei:
     """``{"cells": [{centroid, contour, type, type_prob}], "type_map": {number: name}}``."""
     pieces, rows = Elements(path, "cells", source.limits), Rows()
-    cells = [cell for piece in pieces for cell in piece]
-    _add_cells(rows, cells, [None] * len(cells), _names(pieces.rest.get("type_map")), source)
+    for piece in pieces:
+        _add_cells(rows, piece, [None] * len(piece), source)
+    names = pieces.rest.get("type_map")
+    if isinstance(names, dict):
+        rows.types = [str(names.get(kind, kind)) for kind in rows.types]
     return nuclei_of(rows, source)
-
-
-def _names(value: Any) -> dict[str, str]:
-    """Names of numbered types, where the file has them."""
-    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
 def _add_cells(
     rows: Rows,
     cells: list[Any],
     ids: list[int | None],
-    names: dict[str, str],
     source: Source,
     *,
     is_full: bool = False,
@@ -188,7 +178,7 @@ def _add_cells(
     rings: list[Floats] = []
     for n, cell in enumerate(cells):
         if not isinstance(cell, dict):
-            raise InputError(f"{source.where}: nucleus {n + 1} is no object.")
+            raise InputError(f"{source.where}: nucleus {len(rows.ids) + n + 1} is no object.")
         contour = cell.get("contour") or []
         rings.append(as_coordinates(contour, source.where) if contour else _NOTHING)
     moved = [opened_ring(ring) for ring in rings] if is_full else outwards(rings)
@@ -198,7 +188,7 @@ def _add_cells(
         rows.add(
             ring,
             None if place is None else (float(place[0]), float(place[1])),
-            kind="" if kind is None else names.get(str(kind), str(kind)),
+            kind="" if kind is None else str(kind),
             prob=float("nan") if prob is None else float(prob),
             id=id_,
         )
