@@ -26,6 +26,8 @@ from nucleoscope.nuclei.peaks import Peaks, find_peaks
 #: Working points that are tried.
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 VALLEYS = (0.7, 0.8, 0.9, 0.95)
+#: The same for stained sections, where nuclei crowd and background resembles them.
+COLOUR_THRESHOLDS, COLOUR_VALLEYS = (*THRESHOLDS[3:], 0.65, 0.7, 0.75), (0.9, 0.95, 0.98)
 #: F1 within this of the best counts as equally good.
 PLATEAU = 0.005
 #: A detection belongs to a click within this many nucleus radii and slices.
@@ -166,22 +168,24 @@ def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
         return config  # the published constants
     if not seen:
         return config
-    points = [config.model_copy(update={"valley": valley}) for valley in VALLEYS]
-    scores = _f1_of(np.stack([_counts(seen, point, THRESHOLDS) for point in points], axis=1))
+    thresholds = COLOUR_THRESHOLDS if config.is_rgb else THRESHOLDS
+    valleys = COLOUR_VALLEYS if config.is_rgb else VALLEYS
+    points = [config.model_copy(update={"valley": valley}) for valley in valleys]
+    scores = _f1_of(np.stack([_counts(seen, point, thresholds) for point in points], axis=1))
     is_good = scores >= scores.max() - PLATEAU
     # Of valleys, the one that is good at most thresholds; of equals, the better, then the usual.
     rank = [
         (is_good[:, j].sum(), scores[:, j].max(), -abs(valley - config.valley))
-        for j, valley in enumerate(VALLEYS)
+        for j, valley in enumerate(valleys)
     ]
-    j = max(range(len(VALLEYS)), key=lambda k: rank[k])
+    j = max(range(len(valleys)), key=lambda k: rank[k])
     low = high = int(scores[:, j].argmax())
     while low > 0 and is_good[low - 1, j]:
         low -= 1
-    while high + 1 < len(THRESHOLDS) and is_good[high + 1, j]:
+    while high + 1 < len(thresholds) and is_good[high + 1, j]:
         high += 1
-    threshold = (THRESHOLDS[low] + THRESHOLDS[high]) / 2
-    return config.model_copy(update={"threshold": threshold, "valley": VALLEYS[j]})
+    threshold = (thresholds[low] + thresholds[high]) / 2
+    return config.model_copy(update={"threshold": threshold, "valley": valleys[j]})
 
 
 def typing_scenes(seen: Sequence[Seen], config: ModelConfig, *, judges: bool) -> list[Scene]:

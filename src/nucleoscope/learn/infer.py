@@ -25,6 +25,7 @@ from nucleoscope.data.table import NucleusTable
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import CallError
 from nucleoscope.learn.feed import SLICES_PER_UNIT
+from nucleoscope.learn.mirrored import mirrored_maps
 from nucleoscope.learn.model import Model, ModelConfig
 from nucleoscope.learn.nets import Network, channels_last
 from nucleoscope.learn.normalise import levels, normalise
@@ -235,8 +236,26 @@ def maps_of(model: Model, volume: Volume, **options: object) -> StackMaps:
     if model.network is None:
         stain = nuclei_channel(volume) if volume.is_rgb else volume.data[-1]
         return classical_maps(stain, config.radius_px, config.slice_px)
-    hover = config.decode != "peaks"
-    return predict(model.network, volume, radius=config.radius_px, hover=hover, **options)  # type: ignore[arg-type]
+    network, hover = model.network, config.decode != "peaks"
+    if config.views > 1 and options.get("progress") is not None:
+        options = {**options, "progress": _in_turn(options["progress"], config.views)}  # type: ignore[arg-type]
+
+    def look(turned: Volume) -> StackMaps:
+        return predict(network, turned, radius=config.radius_px, hover=hover, **options)  # type: ignore[arg-type]
+
+    return mirrored_maps(look, volume, views=config.views, stride=network.stride)
+
+
+def _in_turn(progress: Progress, views: int) -> Progress:
+    """Progress over several views of an image as one."""
+    done = 0
+
+    def tell(_: int, n: int) -> None:
+        nonlocal done
+        done += 1
+        progress(done, n * views)
+
+    return tell
 
 
 def find_nuclei(

@@ -31,6 +31,8 @@ from nucleoscope.seeds import generator
 #: With fewer images than this none is held out.
 MIN_IMAGES_TO_HOLD_OUT = 4
 HELD_OUT_SHARE = 0.15
+#: Stained sections are looked at in so many mirror images.
+COLOUR_VIEWS = 4
 #: With fewer clicks than these in the held-out images the working point is chosen on all.
 ENOUGH = 200
 
@@ -175,6 +177,8 @@ def _finished(
     settings: TrainSettings,
 ) -> Model:
     """Working point and marker rules, on the images that did not teach the network if any."""
+    if model.config.is_rgb and model.network is not None and model.config.decode == "peaks":
+        model = replace(model, config=model.config.model_copy(update={"views": COLOUR_VIEWS}))
     seen, judges = look(model, taught), look(model, held_out)
     has_network = model.network is not None
     # Without a network nothing was fitted yet, so every image may judge; and few clicks judge

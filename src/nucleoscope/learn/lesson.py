@@ -14,6 +14,8 @@ from nucleoscope.data.volume import Volume
 
 #: Nuclei of fewer voxels keep their click as centre.
 SOLID = 20
+#: As many are needed to tell what all clicks are off by, and that is at most so many pixels.
+ENOUGH, MOST_OFF = 30, 1.5
 #: What is farther than this many radii from every nucleus is none, where all were clicked.
 RIM_RADII = 0.4
 
@@ -92,10 +94,11 @@ def make_lesson(
     """Join an image and its pseudo labels; a centre is halfway from the click to the centroid.
 
     Clicks are a few pixels off and pseudo labels miss parts; their errors are independent. In
-    colour the click is kept: outlines there take in stain that lies beside the nucleus.
+    colour, where outlines take in stain beside the nucleus, all clicks are moved alike.
     """
     clicks = points.zyx()
-    centres = clicks if volume.is_rgb else between(clicks, pseudo.instances)
+    placed = straightened if volume.is_rgb else between
+    centres = placed(clicks, pseudo.instances)
     return Lesson(volume, pseudo.instances, pseudo.foreground, centres, types, is_taught)
 
 
@@ -132,10 +135,40 @@ def between(clicks: NDArray[np.float64], instances: NDArray[np.int32]) -> NDArra
     [[0.0, 3.0, 2.0]]
     """
     centres = clicks.astype(np.float64)
-    counts = np.bincount(instances.ravel(), minlength=len(clicks) + 1)[1:]
-    solid = np.flatnonzero(counts >= SOLID)
-    if solid.size:
-        ones = np.broadcast_to(np.ones(1, dtype=np.uint8), instances.shape)
-        centroid = np.asarray(ndimage.center_of_mass(ones, instances, solid + 1))
-        centres[solid] = 0.5 * centres[solid] + 0.5 * centroid
+    solid, centroid = _centroids(instances, len(clicks))
+    centres[solid] = 0.5 * centres[solid] + 0.5 * centroid
     return centres
+
+
+def straightened(clicks: NDArray[np.float64], instances: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The clicks without what they are all off by.
+
+    Programs count pixels from 0, from 1, or from the corner of the first, and a network that sees
+    images mirrored cannot learn that. It is the median way from click to
+    centroid, at most ``MOST_OFF`` pixels, and none where there are fewer than ``ENOUGH`` to tell.
+
+    >>> instances = np.zeros((1, 9, 400), np.int32)
+    >>> for i in range(40):
+    ...     instances[0, :5, 10 * i : 10 * i + 5] = i + 1
+    >>> clicks = np.array([[0.0, 3.0, 10 * i + 3.0] for i in range(40)])
+    >>> straightened(clicks, instances)[0].tolist()
+    [0.0, 2.0, 2.0]
+    """
+    solid, centroid = _centroids(instances, len(clicks))
+    if len(solid) < ENOUGH:
+        return clicks.astype(np.float64)
+    off = np.median(centroid - clicks[solid], axis=0)
+    top = np.array(instances.shape) - 1.0
+    return np.clip(clicks + np.clip(off, -MOST_OFF, MOST_OFF), 0, top)
+
+
+def _centroids(
+    instances: NDArray[np.int32], n: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows of the clicks with a solid instance, and its centroid."""
+    counts = np.bincount(instances.ravel(), minlength=n + 1)[1:]
+    solid = np.flatnonzero(counts >= SOLID)
+    if not solid.size:
+        return solid, np.zeros((0, 3))
+    ones = np.broadcast_to(np.ones(1, dtype=np.uint8), instances.shape)
+    return solid, np.asarray(ndimage.center_of_mass(ones, instances, solid + 1))

@@ -77,6 +77,7 @@ class ModelConfig(_Part):
     projection: str | None = None
     marker_rules: tuple[MarkerSpec, ...] = ()
     has_typer: bool = False
+    views: int = Field(default=1, ge=1, le=4)
     training: dict[str, Any] = {}
 
     @property

@@ -203,6 +203,7 @@ PUBLISHED: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 def in_colour(chosen: Recipe, *, steps: int | None = None) -> Recipe:
     """The recipe for stained sections: larger crops, as types show in the surroundings, for longer.
 
+    The contrast is left out: types are told by more than the network there (``learn.typing``).
     Published recipes stay as published.
 
     >>> in_colour(recipe("lecl")).crop
@@ -210,7 +211,7 @@ def in_colour(chosen: Recipe, *, steps: int | None = None) -> Recipe:
     """
     if chosen.objective != "nucleus" or chosen.network is None:
         return chosen
-    return replace(chosen, crop=192, steps=3000 if steps is None else steps)
+    return replace(chosen, crop=192, contrast=0.0, steps=3000 if steps is None else steps)
 
 
 def recipe(name: str, *, network: str | None = None) -> Recipe:
