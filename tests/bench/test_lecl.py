@@ -15,11 +15,11 @@ from nucleoscope.bench.frame import Record, Run, record_path
 from nucleoscope.bench.lecl_claims import claims, ranked, verdict
 from nucleoscope.bench.lecl_page import render
 from nucleoscope.bench.lecl_read import Results
-from nucleoscope.bench.page import to_html, to_markdown
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
 from nucleoscope.metrics.detection import PairCounts
 from nucleoscope.metrics.detection import f_type as f_type_of_counts
+from nucleoscope.view.page import to_html, to_markdown
 
 BINS = 10
 

@@ -12,10 +12,10 @@ from nucleoscope.bench import nuc2vec
 from nucleoscope.bench.frame import Budget, Place, Run
 from nucleoscope.bench.nuc2vec import LABELS, joined, judged, lacks, runs, sampled, take, tissue
 from nucleoscope.bench.nuc2vec_page import claims, grouped, render
-from nucleoscope.bench.page import to_html, to_markdown
 from nucleoscope.io.points import write_points
 from nucleoscope.seeds import generator
 from nucleoscope.simulator import simulate
+from nucleoscope.view.page import to_html, to_markdown
 
 BUDGET = Budget((0,), steps=2)
 

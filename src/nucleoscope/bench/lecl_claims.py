@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from nucleoscope.bench import trials
 from nucleoscope.bench.lecl_read import Results, detected, scored, single, weighted_f1
-from nucleoscope.bench.page import Table
+from nucleoscope.view.page import Table
 
 #: Recipes whose order on positive F1 is compared.
 ORDERED = ("mip", "emip", "lecl-paper", "lecl")

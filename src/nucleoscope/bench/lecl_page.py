@@ -13,9 +13,9 @@ from nucleoscope.bench import trials
 from nucleoscope.bench.frame import Budget, Records, Run, is_outdated, provenance
 from nucleoscope.bench.lecl_claims import ORDERED, aji_share, claims
 from nucleoscope.bench.lecl_read import Results, figure_text, interval_text
-from nucleoscope.bench.page import Block, Code, Page, Picture, Section, Table
 from nucleoscope.metrics.spread import Spread, spread_of_values
 from nucleoscope.view.curves import Dot, Series, curves_svg, dots_svg
+from nucleoscope.view.page import Block, Code, Page, Picture, Section, Table
 
 #: Rows of Table 1: part, variant, label.
 ROWS = (

@@ -10,8 +10,8 @@ import numpy as np
 
 from nucleoscope.bench.frame import Budget, Records, Run, provenance
 from nucleoscope.bench.lecl_read import figure_text
-from nucleoscope.bench.page import Code, Page, Section, Table
 from nucleoscope.metrics.spread import Spread, spread_of_values
+from nucleoscope.view.page import Code, Page, Section, Table
 
 #: Rows of the tables: what was run, which of its embeddings, label.
 ROWS = (

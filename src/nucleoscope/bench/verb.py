@@ -18,9 +18,9 @@ from nucleoscope.bench.frame import (
 )
 from nucleoscope.bench.lecl import LECL
 from nucleoscope.bench.nuc2vec import NUC2VEC
-from nucleoscope.bench.page import Page, to_html, to_markdown
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
+from nucleoscope.view.page import Page, to_html, to_markdown
 
 #: A new benchmark is one row here.
 BENCHES: dict[str, Benchmark] = {LECL.name: LECL, NUC2VEC.name: NUC2VEC}

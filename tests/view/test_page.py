@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nucleoscope.bench.page import Code, Page, Picture, Section, Table, to_html, to_markdown
 from nucleoscope.errors import CallError
 from nucleoscope.view.curves import Dot, Series, curves_svg, dots_svg
+from nucleoscope.view.page import Code, Page, Picture, Section, Table, to_html, to_markdown
 
 SVG = dots_svg("F1", [Dot("lecl", 0.9, 0.8, 0.95)], x_label="F1")
 PAGE = Page(
