@@ -553,9 +553,13 @@ def _restore(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:
     load_state(state.net, _part(tensors, "net."), path)
     load_state(state.teacher, _part(tensors, "teacher."), path)
     slots: dict[int, dict[str, Tensor]] = {}
+    parameters = list(state.net.parameters())
     for name, value in _part(tensors, "optimiser.").items():
         index, key = name.split(".", 1)
-        slots.setdefault(int(index), {})[key] = value
+        own = parameters[int(index)]
+        # The fused optimiser goes through memory, so its slots must lie as the parameters do.
+        alike = torch.empty_like(own).copy_(value) if value.shape == own.shape else value
+        slots.setdefault(int(index), {})[key] = alike.detach()
     groups = state.optimiser.state_dict()["param_groups"]
     state.optimiser.load_state_dict({"state": slots, "param_groups": groups})
     seen = _part(tensors, "seen.")

@@ -1,0 +1,222 @@
+"""Encoders: training views and embedded nuclei per CPU second, and what the embedding knows.
+
+Speed, interleaved in one process: a training step of ``nuc2vec`` beside lightly's SimCLR transform
+with ResNet-18 and NT-Xent on the same crops, and embedding with ``small`` (32 px) beside ResNet-18
+(64 px) and the published ResNet-34 (128 px), all in eager torch. Checked in the same run: vectors
+are finite and, of our folded network, equal to those of the unfolded one.
+
+With ``--tiles FOLDER`` (H&E tiles ``*.png`` with ``*.points.csv``) it also trains ``nuc2vec`` and
+``nuc2vec-paper`` for equal CPU time and scores both and the random start on test tiles.
+
+    OMP_NUM_THREADS=1 python bench/bench_encoder.py [--quick] [--tiles FOLDER] [--seconds 50]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from nucleoscope.data.crops import CropStore
+from nucleoscope.learn import encode
+from nucleoscope.learn.embedding_losses import infonce
+from nucleoscope.learn.encode import EncoderSettings, embed, train_encoder, untrained
+from nucleoscope.learn.encoder_model import EncoderModel
+from nucleoscope.learn.encoder_recipes import EncoderRecipe, encoder_recipe
+from nucleoscope.learn.nets.encoders import build_encoder, build_head, folded
+
+PUBLISHED, OURS = encoder_recipe("nuc2vec-paper"), encoder_recipe("nuc2vec")
+
+
+def spent(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def random_store(n: int) -> CropStore:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8)
+    y, x = np.indices((64, 64)) - 31.5
+    mask = np.broadcast_to(np.hypot(y, x) < 14, (n, 64, 64)).astype(np.uint8)
+    return CropStore(
+        images, images, mask, np.zeros(n, bool), np.arange(n) % 2, ("a", "b"), np.arange(n)
+    )
+
+
+# --- embedding ----------------------------------------------------------------------------------
+
+
+def embedding_speed(turns: int) -> None:
+    store = random_store(1024)
+    ours = untrained(replace(OURS, context_weight=0.0))
+    others = {
+        "ResNet-18 at 64 px": ("resnet18", 64, 16),
+        "ResNet-34 at 128 px": ("resnet34", 128, 8),
+    }
+    runs: dict[str, tuple[int, Callable[[], object]]] = {
+        "nuc2vec at 32 px, from crops": (1024, lambda: embed(ours, store))
+    }
+    for name, (encoder, size, n) in others.items():
+        net = build_encoder(encoder).eval().to(memory_format=torch.channels_last)
+        x = torch.randn(n, 3, size, size).contiguous(memory_format=torch.channels_last)
+        runs[name] = (n, lambda net=net, x=x: forward(net, x))
+    x = torch.randn(32, 3, 32, 32)
+    plain = forward(ours.net.encoder, x)
+    assert torch.allclose(forward(folded(ours.net.encoder), x), plain, atol=1e-4)
+    report("nuclei embedded per CPU second", interleaved(runs, turns))
+
+
+def forward(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        out = net(x)
+    assert torch.isfinite(out).all()
+    return out
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def training_speed(turns: int) -> None:
+    store = random_store(512)
+    runs: dict[str, tuple[int, Callable[[], object]]] = {}
+    for name, weight in (("nuc2vec", OURS.context_weight), ("nuc2vec, no context", 0.0)):
+        runs[name] = (2 * OURS.batch, stepper(replace(OURS, context_weight=weight), store))
+    try:
+        runs["lightly SimCLR, ResNet-18"] = (32, peer(store))
+    except (ImportError, RuntimeError) as error:
+        print(f"lightly cannot be run here: {error}")
+    rates = interleaved(runs, turns)
+    report("views per CPU second of training", rates)
+    run = encode._prepare(store, OURS, EncoderSettings(), None)
+    rows = np.arange(OURS.batch)
+    views = spent(lambda: [encode._views(run, rows, 0, view) for view in (0, 1)])
+    share = views / (2 * OURS.batch / rates["nuc2vec"])
+    print(f"augmentation is {100 * share:.1f} % of a step of nuc2vec")
+
+
+def stepper(recipe: EncoderRecipe, store: CropStore) -> Callable[[], object]:
+    run = encode._prepare(store, recipe, EncoderSettings(), None)
+    state = encode._start(run, None)
+    return lambda: encode._step(state, run, 0.5)
+
+
+def peer(store: CropStore) -> Callable[[], object]:
+    from bench_views import lightly
+
+    make = lightly(store.morphology, 64)
+    net = torch.nn.Sequential(build_encoder("resnet18"), build_head(512, 512, 128, has_norm=True))
+    net.to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
+
+    def step() -> None:
+        views = torch.from_numpy(make(np.arange(32), 0)).permute(0, 3, 1, 2)
+        out = functional.normalize(net(views), dim=1)
+        loss = infonce(out[::2], out[1::2])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def interleaved(runs: dict[str, tuple[int, Callable[[], object]]], turns: int) -> dict[str, float]:
+    """Median units per CPU second, turn by turn, the first turn not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(turns + 1):
+        for name, (_, run) in runs.items():
+            seconds[name].append(spent(run))
+    return {name: n / statistics.median(seconds[name][1:]) for name, (n, _) in runs.items()}
+
+
+def report(title: str, rates: dict[str, float]) -> None:
+    first = next(iter(rates.values()))
+    print(f"\n{title}, one thread")
+    for name, rate in rates.items():
+        print(f"{name:32s}{rate:10.1f}{first / rate:10.1f}x")
+
+
+# --- accuracy -----------------------------------------------------------------------------------
+
+
+def accuracy(folder: Path, seconds: float, quick: bool) -> None:
+    """Nuclei of every fifth tile are the test; neighbours and strengths fixed beforehand."""
+    from nucleoscope.data.nuclei import Nuclei
+    from nucleoscope.data.table import NucleusTable
+    from nucleoscope.flow.crops import crop_nuclei
+    from nucleoscope.io.tables import read_csv
+
+    images = sorted(folder.glob("*.png"))[: 10 if quick else None]
+    found, types = [], []
+    for image in images:
+        frame = read_csv(image.with_suffix(".points.csv"))
+        types.append(frame["type"].fillna("").astype(str).to_numpy())
+        found.append(Nuclei(NucleusTable(frame.drop(columns="type"))))
+    store = crop_nuclei(images, found, mpp=0.55, quiet=True)
+    place = [
+        dict(zip(f.table.frame["id"], t, strict=True)) for f, t in zip(found, types, strict=True)
+    ]
+    kind = np.array([place[s][i] for s, i in zip(store.slide, store.id, strict=True)])
+    known = np.flatnonzero(kind != "")
+    typed, kind = store.take(known), kind[known]
+    print(f"\n{len(store)} nuclei of {len(images)} tiles, {len(known)} typed; {seconds:.0f} CPU s")
+    models = {"random start": untrained(OURS)}
+    for recipe in (OURS, PUBLISHED):
+        models[recipe.name] = for_cpu_seconds(store, recipe, seconds)
+    for name, model in models.items():
+        knn, linear = probes(embed(model, typed).astype(np.float32), kind, typed.slide % 5 == 2)
+        steps = model.config.training.get("steps", 0)
+        print(f"{name:20s} steps {steps:5d}  kNN {knn:.3f}  linear {linear:.3f} (weighted F1)")
+
+
+def for_cpu_seconds(store: CropStore, recipe: EncoderRecipe, seconds: float) -> EncoderModel:
+    """Train for about this much CPU time, by the measured time of a step."""
+    run = encode._prepare(store, recipe, EncoderSettings(), None)
+    state = encode._start(run, None)
+    encode._step(state, run, 0.0)
+    one = spent(lambda: encode._step(state, run, 0.0))
+    steps = max(2, round(seconds / one))
+    return train_encoder(store, recipe, EncoderSettings(minutes=float("inf"), steps=steps))
+
+
+def probes(x: np.ndarray, kind: np.ndarray, test: np.ndarray) -> tuple[float, float]:
+    """Weighted F1 of 20 nearest neighbours and of logistic regression (C = 0.02)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+
+    names, y = np.unique(kind, return_inverse=True)
+    similar = x[test] @ x[~test].T
+    near = np.argpartition(-similar, 20, axis=1)[:, :20]
+    weight = np.exp(np.take_along_axis(similar, near, 1) / 0.07)
+    votes = np.stack([(weight * (y[~test][near] == c)).sum(1) for c in range(len(names))], 1)
+    z = (x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6)
+    fitted = LogisticRegression(C=0.02, max_iter=200).fit(z[~test], y[~test])
+    return tuple(
+        float(f1_score(y[test], found, average="weighted"))
+        for found in (votes.argmax(1), fitted.predict(z[test]))
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tiles", type=Path)
+    parser.add_argument("--seconds", type=float, default=50.0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    turns = 2 if given.quick else 5
+    embedding_speed(turns)
+    training_speed(turns)
+    if given.tiles is not None:
+        accuracy(given.tiles, given.seconds, given.quick)
+
+
+if __name__ == "__main__":
+    main()
