@@ -23,6 +23,7 @@ _HOMES = {
     "Region": "nucleoscope.data.region",
     "Volume": "nucleoscope.data.volume",
     "certificate": "nucleoscope.flow.certify",
+    "certify": "nucleoscope.view.certificate",
     "convert": "nucleoscope.flow.convert",
     "demo": "nucleoscope.showcase",
     "detect": "nucleoscope.flow.lecl",
@@ -56,6 +57,7 @@ __all__ = [
     "Volume",
     "__version__",
     "certificate",
+    "certify",
     "convert",
     "demo",
     "detect",
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     from nucleoscope.learn.model import load_model
     from nucleoscope.showcase import demo
     from nucleoscope.simulator import simulate
+    from nucleoscope.view.certificate import certify
     from nucleoscope.view.results import report
 
 

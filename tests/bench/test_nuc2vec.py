@@ -10,10 +10,9 @@ import pytest
 
 from nucleoscope.bench import nuc2vec
 from nucleoscope.bench.frame import Budget, Place, Run
-from nucleoscope.bench.nuc2vec import LABELS, joined, judged, lacks, runs, sampled, take, tissue
+from nucleoscope.bench.nuc2vec import LABELS, judged, lacks, runs, sampled, take, tissue
 from nucleoscope.bench.nuc2vec_page import claims, grouped, render
 from nucleoscope.io.points import write_points
-from nucleoscope.seeds import generator
 from nucleoscope.simulator import simulate
 from nucleoscope.view.page import to_html, to_markdown
 
@@ -107,13 +106,6 @@ def test_the_sample_is_typed_and_repeats(data: Path) -> None:
     assert (rows == sampled(all_of, 1)).all()
     some = take(all_of, rows[:5])
     assert some.crops.id.tolist() == all_of.crops.id[rows[:5]].tolist()
-
-
-def test_joined_blocks_weigh_the_same() -> None:
-    rng = generator(0, 1)
-    both = joined(rng.normal(size=(300, 6)) * 50, rng.normal(size=(300, 2)))
-    assert both.shape == (300, 8)
-    assert both[:, :6].var(axis=0).sum() == pytest.approx(both[:, 6:].var(axis=0).sum(), rel=0.01)
 
 
 def test_the_page_shows_what_is_there_and_names_the_rest(records: dict[str, Any]) -> None:

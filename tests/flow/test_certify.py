@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nucleoscope.errors import CallError
-from nucleoscope.flow.certify import certificate
+from nucleoscope.flow.certify import certificate, joined
 
 
 def world(n: int = 480) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,3 +64,10 @@ def test_a_second_run_gives_the_same_certificate() -> None:
 def test_rows_that_do_not_fit_are_refused() -> None:
     with pytest.raises(CallError, match="one for each nucleus"):
         certificate({"x": np.zeros((3, 2))}, types=["a"] * 4, slides=["s"] * 4)
+
+
+def test_joined_blocks_weigh_the_same() -> None:
+    rng = np.random.default_rng(0)
+    both = joined(rng.normal(size=(300, 6)) * 50, rng.normal(size=(300, 2)))
+    assert both.shape == (300, 8)
+    assert both[:, :6].var(axis=0).sum() == pytest.approx(both[:, 6:].var(axis=0).sum(), rel=0.01)

@@ -25,7 +25,7 @@ from nucleoscope.bench.trials import fold, tiles_of
 from nucleoscope.data.crops import CropStore
 from nucleoscope.data.nuclei import Nuclei
 from nucleoscope.data.slide import Slide
-from nucleoscope.flow.certify import Certificate, certificate
+from nucleoscope.flow.certify import Certificate, certificate, joined
 from nucleoscope.flow.clicked import outline_points
 from nucleoscope.flow.crops import crop_nuclei
 from nucleoscope.io.images import read_volume
@@ -33,7 +33,6 @@ from nucleoscope.io.points import read_points
 from nucleoscope.learn.encode import EncoderSettings, embed, train_encoder, untrained
 from nucleoscope.learn.encoder_model import EncoderModel, load_encoder, save_encoder
 from nucleoscope.learn.encoder_recipes import ENCODER_RECIPES, encoder_recipe
-from nucleoscope.metrics.embedding import standardised
 from nucleoscope.seeds import generator
 
 #: Micrometres per pixel of the tiles.
@@ -189,16 +188,6 @@ def _by_embedding(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
 def _training(model: EncoderModel) -> dict[str, Any]:
     figures = model.config.training
     return {k: v for k, v in figures.items() if isinstance(v, int | float | str)}
-
-
-def joined(vectors: NDArray[Any], features: NDArray[Any]) -> NDArray[np.float32]:
-    """Embedding and features side by side, both blocks with the same total variance."""
-    rows = np.arange(len(vectors))
-    blocks = [
-        standardised(block, rows) / np.float32(np.sqrt(block.shape[1]))
-        for block in (vectors, features)
-    ]
-    return np.concatenate(blocks, axis=1)
 
 
 def _vectors(

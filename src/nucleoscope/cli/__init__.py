@@ -33,6 +33,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     clicks.evaluate,
     tissue.train_encoder,
     tissue.embed,
+    tissue.certify,
     tissue.spatial,
     pages.report,
     pages.bench,

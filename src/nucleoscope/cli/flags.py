@@ -44,3 +44,11 @@ def spacing_of(text: str | None, mpp: float | None) -> tuple[float, float, float
     if len(values) != 3:
         raise CallError(f"--spacing is Z,Y,X in um, such as 1.0,0.3,0.3; found {text!r}.")
     return (values[0], values[1], values[2])
+
+
+def numbers_of(text: str, flag: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas; an empty text has none."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise CallError(f"{flag} is numbers such as 0,1,2; found {text!r}.") from None

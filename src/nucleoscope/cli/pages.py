@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nucleoscope.cli.flags import Json, Overwrite, Quiet, say
-from nucleoscope.errors import CallError
+from nucleoscope.cli.flags import Json, Overwrite, Quiet, numbers_of, say
 
 
 def report(
@@ -56,13 +55,10 @@ def bench(
     from nucleoscope.bench import Budget
     from nucleoscope.bench import bench as run
 
-    try:
-        numbers = tuple(int(part) for part in seeds.split(","))
-    except ValueError:
-        raise CallError(f"--seeds is numbers such as 0,1,2; found {seeds!r}.") from None
     outcome = run(
         name, data=data, output=output, docs=docs, only=only, list_only=list_only,
-        budget=Budget(numbers, minutes, steps), tell=None if quiet or as_json else print,
+        budget=Budget(numbers_of(seeds, "--seeds"), minutes, steps),
+        tell=None if quiet or as_json else print,
     )  # fmt: skip
     facts = {"done": list(outcome.done), "left": outcome.left, "failed": outcome.failed}
     say(outcome.text, facts, as_json=as_json, quiet=quiet)

@@ -1,4 +1,4 @@
-"""Verbs from nuclei to tissue: train-encoder, embed, spatial."""
+"""Verbs from nuclei to tissue: train-encoder, embed, certify, spatial."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from nucleoscope.cli.flags import Images, Json, Mpp, Overwrite, Quiet, say
+from nucleoscope.cli.flags import Images, Json, Mpp, Overwrite, Quiet, numbers_of, say
+from nucleoscope.errors import CallError
 
+Atlas = Annotated[Path, typer.Argument(metavar="ATLAS", help="Folder of embed.")]
 NucleiFiles = Annotated[
     list[Path], typer.Option("--nuclei", help="Outlines, instance map or centres per image.")
 ]
@@ -66,6 +68,45 @@ def embed(
     )  # fmt: skip
     facts = {"output": str(output), "nuclei": len(atlas), "dimensions": atlas.embedding.shape[1]}
     say(f"{len(atlas)} nuclei in {output}", facts, as_json=as_json, quiet=quiet)
+
+
+def certify(
+    atlas: Atlas,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="HTML file.")] = None,
+    types: Annotated[Path | None, typer.Option(help="Table of types, where it has none.")] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Another embedding, as Parquet; repeatable."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="Encoder, to see what it notices.")
+    ] = None,
+    test: Annotated[list[str] | None, typer.Option(help="A test slide; repeatable.")] = None,
+    seeds: Annotated[str, typer.Option(help="Such as 0,1,2.")] = "0,1,2",
+    labels: Annotated[str, typer.Option(help="Such as 100,1000.")] = "100,1000",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge the embedding of an atlas between slides."""
+    from nucleoscope.view.certificate import certify as run
+
+    pairs = [text.partition("=") for text in embedding or []]
+    if any(not name or not file for name, _, file in pairs):
+        raise CallError("--embedding is NAME=FILE, such as UNI=uni.parquet.")
+    found = run(
+        atlas, output, types=types, embedding={name: Path(file) for name, _, file in pairs},
+        model=model, test=test, seeds=numbers_of(seeds, "--seeds"),
+        labels=numbers_of(labels, "--labels"), overwrite=overwrite,
+    )  # fmt: skip
+    summary = found.summary().set_index("embedding")
+    lines = [
+        f"{name}: kNN {row['knn_f1']:.3f}, linear {row['linear_f1']:.3f}"
+        for name, row in summary.iterrows()
+    ]
+    facts = {"output": str(output) if output else None, "figures": summary.to_dict("index")}
+    say("\n".join(lines + ([f"page in {output}"] if output else [])), facts,
+        as_json=as_json, quiet=quiet)  # fmt: skip
 
 
 def spatial(

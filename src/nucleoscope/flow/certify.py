@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from nucleoscope.errors import CallError
 from nucleoscope.metrics.embedding import (
@@ -20,6 +20,7 @@ from nucleoscope.metrics.embedding import (
     retrieval_precision,
     slide_leakage,
     split_by_slide,
+    standardised,
 )
 from nucleoscope.seeds import spawn
 
@@ -196,3 +197,16 @@ def _structure(x: np.ndarray, names: np.ndarray, where: np.ndarray, seed: int) -
         "retrieval": retrieval_precision(x, names, where),
         **leak._asdict(),
     }
+
+
+def joined(vectors: ArrayLike, features: ArrayLike) -> NDArray[np.float32]:
+    """Embedding and features side by side, both blocks with the same total variance.
+
+    >>> joined([[1.0], [3.0]], [[1.0, 0.0], [0.0, 1.0]]).shape
+    (2, 3)
+    """
+    blocks = []
+    for block in (vectors, features):
+        z = standardised(block, np.arange(len(np.asarray(block))))
+        blocks.append(z / np.float32(np.sqrt(z.shape[1])))
+    return np.concatenate(blocks, axis=1)

@@ -9,7 +9,7 @@ slides, never on the test slides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -272,8 +272,8 @@ def linear_probe(
 ) -> Probe:
     """Types by logistic regression on standardised columns.
 
-    The strength of the (L2) regularisation is chosen on the validation slides by weighted F1;
-    then train and validation slides are fitted together.
+    The strength of the (L2) regularisation is chosen on the validation slides by log loss; then
+    train and validation slides are fitted together.
 
     Parameters
     ----------
@@ -301,15 +301,7 @@ def linear_probe(
     if len(np.unique(codes[split.train])) < 2:
         raise CallError("the train slides hold one type only; a probe needs two.")
     x = standardised(embedding, split.train)
-    best = max(
-        STRENGTHS,
-        key=lambda c: (
-            scores(
-                names[codes[split.valid]], names[_regress(x, codes, split.train, split.valid, c)]
-            ).weighted_f1,
-            -c,
-        ),
-    )
+    best = min(STRENGTHS, key=lambda c: _surprise(x, codes, split, c))
     both = np.concatenate([split.train, split.valid])
     found = _regress(standardised(embedding, both), codes, both, split.test, best)
     return scores(names[codes[split.test]], names[found], f"C={best:g}")
@@ -327,14 +319,25 @@ def _fewer(split: Split, n_labels: int, seed: int) -> Split:
     return Split(train, valid, split.test)
 
 
-def _regress(x: Floats, codes: Ints, train: Ints, query: Ints, strength: float) -> Ints:
-    """Types of the query rows by logistic regression on the train rows."""
+def _fitted(x: Floats, codes: Ints, train: Ints, strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=strength, max_iter=2000)
-    model.fit(x[train], codes[train])
-    found: Ints = model.predict(x[query])
+    return LogisticRegression(C=strength, max_iter=2000).fit(x[train], codes[train])
+
+
+def _regress(x: Floats, codes: Ints, train: Ints, query: Ints, strength: float) -> Ints:
+    """Types of the query rows by logistic regression on the train rows."""
+    found: Ints = _fitted(x, codes, train, strength).predict(x[query])
     return found
+
+
+def _surprise(x: Floats, codes: Ints, split: Split, strength: float) -> float:
+    """Mean log loss on the validation rows; a type that was not taught has probability 1e-6."""
+    model = _fitted(x, codes, split.train, strength)
+    probability = np.full((len(split.valid), codes.max() + 1), 1e-6)
+    probability[:, model.classes_] = np.maximum(model.predict_proba(x[split.valid]), 1e-6)
+    right = probability[np.arange(len(split.valid)), codes[split.valid]]
+    return float(-np.log(right).mean())
 
 
 def cluster_agreement(embedding: ArrayLike, types: ArrayLike, *, seed: int = 0) -> Agreement:
