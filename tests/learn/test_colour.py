@@ -135,3 +135,23 @@ def test_types_at_needs_a_typer(sections):
     assert model.typer is None
     with pytest.raises(CallError, match="does not type"):
         types_at(model, volumes[0], np.zeros((1, 2)))
+
+
+def test_a_trained_network_has_a_sieve_and_finds_through_it(tmp_path):
+    volumes, points = [], []
+    for seed in range(4):
+        scene = simulate_histology(HistologySettings(size=128), seed)
+        volumes.append(replace(scene.volume, name=f"tile{seed}"))
+        points.append(scene.points)
+    model = train(
+        volumes, tmp_path / "model", points=points, steps=12, minutes=float("inf"), quiet=True
+    )
+    assert model.config.views == 4
+    back = load_model(tmp_path / "model")
+    if model.sieve is None:  # a network taught for a moment may propose nothing
+        assert model.config.sieve_threshold is None
+    else:
+        assert back.sieve is not None
+        threshold = model.config.sieve_threshold or 0.5
+        (found,) = detect(volumes[:1], back, quiet=True)
+        assert (found.table.frame["score"] >= threshold).all()

@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import InputError
+from nucleoscope.learn.fit import f1_at, fit_sieve
 from nucleoscope.learn.model import TYPING, Model, ModelConfig, load_model, save_model
 from nucleoscope.learn.typing import (
     STRENGTH,
@@ -209,3 +210,53 @@ def test_depth_of_the_pixels_does_not_matter():
     assert np.allclose(
         evidence(deep, labels, yx, radius=6.0, mpp=0.5), shallow, atol=1e-4, equal_nan=True
     )
+
+
+def peaks_of_sections(n_scenes=8, seed=0):
+    """Peaks of which half are nuclei; looks tell which, their height hardly does."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(n_scenes):
+        types = rng.integers(0, 2, 150)
+        looks = (types[:, None] * 2.0 + rng.normal(size=(150, 4))).astype(np.float32)
+        height = types * 0.5 + rng.normal(size=150)
+        network = np.stack([np.zeros(150), height], axis=1)
+        out.append(Scene(looks, rng.uniform(0, 300, (150, 2)), network, types, i >= 4))
+    return out
+
+
+def test_the_sieve_tells_nuclei_from_other_peaks_better_than_their_height():
+    scenes = peaks_of_sections()
+    n_nuclei = sum(int((s.types == 1).sum()) for s in scenes if s.judges)
+    sieve, threshold = fit_sieve(scenes, n_nuclei)
+    assert sieve is not None
+    new = peaks_of_sections(seed=1)
+    right = np.concatenate([s.types == 1 for s in new])
+    height = np.concatenate([s.network[:, 1] for s in new])
+    chance = np.concatenate([sieve.probabilities(s.evidence, s.yx, s.network)[:, 1] for s in new])
+    by_height = max(f1_at(height > t, right, right.sum()) for t in np.linspace(-2, 2, 41))
+    assert f1_at(chance > threshold, right, right.sum()) > by_height + 0.1
+
+
+def test_without_anything_to_tell_apart_there_is_no_sieve():
+    scenes = [
+        Scene(s.evidence, s.yx, s.network, s.types * 0 + 1, True) for s in peaks_of_sections()
+    ]
+    assert fit_sieve(scenes, 10) == (None, None)
+
+
+def test_nuclei_that_were_never_proposed_lower_the_f1():
+    kept, right = np.array([True, True, False]), np.array([True, False, True])
+    assert f1_at(kept, right, 2) == 0.5
+    assert f1_at(kept, right, 6) == 0.25
+    assert f1_at(kept[:0], right[:0], 0) == 1.0
+
+
+def test_a_model_keeps_its_sieve(tmp_path):
+    sieve = any_typer(2)
+    save_model(Model(config(sieve_threshold=0.4), None, None, sieve), tmp_path)
+    back = load_model(tmp_path)
+    assert back.typer is None
+    assert back.sieve is not None
+    assert np.array_equal(back.sieve.mix, sieve.mix)
+    assert back.config.sieve_threshold == 0.4

@@ -16,9 +16,16 @@ from nucleoscope.data.labels import Labels
 from nucleoscope.data.maps import StackMaps
 from nucleoscope.errors import InputError
 from nucleoscope.learn.feed import Lesson
-from nucleoscope.learn.infer import evidence_at, find_nuclei, maps_of, network_logits
+from nucleoscope.learn.infer import (
+    candidates,
+    evidence_at,
+    find_nuclei,
+    height_logits,
+    maps_of,
+    network_logits,
+)
 from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig
-from nucleoscope.learn.typing import Scene
+from nucleoscope.learn.typing import Scene, Typer, fit_typer
 from nucleoscope.metrics.detection import match_points
 from nucleoscope.nuclei.markers import FEATURES, Evidence, fit_learned, marker_evidence, sigmoid
 from nucleoscope.nuclei.peaks import Peaks, find_peaks
@@ -199,6 +206,66 @@ def _scene(seen: Seen, config: ModelConfig, judges: bool) -> Scene:
     yx = lesson.centres[inside, 1:]
     found, network = evidence_at(seen.maps, lesson.volume, yx, config)
     return Scene(found, yx, network, lesson.types[inside, 0], judges)
+
+
+def sieve_scenes(seen: Sequence[Seen], config: ModelConfig, *, judges: bool) -> list[Scene]:
+    """Every peak of colour images; its type is 1 where a click belongs to it, else 0."""
+    return [_peaks_of(one, config, judges) for one in seen]
+
+
+def _peaks_of(seen: Seen, config: ModelConfig, judges: bool) -> Scene:
+    lesson = seen.lesson
+    peaks, yx, found = candidates(seen.maps, lesson.volume, config)
+    clicks = lesson.centres[lesson.is_taught, 1:]
+    matching = match_points(yx, clicks, radius=MATCH_RADII_2D * config.radius_px)
+    types = np.zeros(len(peaks), dtype=np.int64)
+    types[matching.predicted_index] = 1
+    rows = np.rint(yx).astype(int).clip(0, np.array(lesson.volume.shape[1:]) - 1)
+    types[~_taught_area(lesson)[rows[:, 0], rows[:, 1]]] = -1
+    return Scene(found, yx, height_logits(peaks), types, judges)
+
+
+def fit_sieve(scenes: Sequence[Scene], n_nuclei: int) -> tuple[Typer, float] | tuple[None, None]:
+    """The sieve, and the probability from which F1 is best on the images that judge.
+
+    Parameters
+    ----------
+    scenes
+        Of `sieve_scenes`.
+    n_nuclei
+        Clicks in the images that judge.
+
+    Returns
+    -------
+    Typer, float
+        None and None where all peaks of the images are nuclei, or none is.
+    """
+    sieve = fit_typer(scenes, 2)
+    if sieve is None:
+        return None, None
+    judges = [s for s in scenes if s.judges]
+    chance = [sieve.probabilities(s.evidence, s.yx, s.network)[:, 1] for s in judges]
+    right = [s.types[s.types >= 0] == 1 for s in judges]
+    asked = [c[s.types >= 0] for c, s in zip(chance, judges, strict=True)]
+    return sieve, best_threshold(np.concatenate(asked), np.concatenate(right), n_nuclei)
+
+
+def best_threshold(chance: NDArray[np.float64], right: NDArray[np.bool_], n_true: int) -> float:
+    """Middle of the thresholds whose F1 is within ``PLATEAU`` of the best.
+
+    >>> best_threshold(np.array([0.9, 0.8, 0.2]), np.array([True, True, False]), 2)
+    0.495
+    """
+    tried = np.arange(5, 96) / 100
+    scores = np.array([f1_at(chance > t, right, n_true) for t in tried])
+    good = tried[scores >= scores.max() - PLATEAU]
+    return round(float((good[0] + good[-1]) / 2), 3)
+
+
+def f1_at(kept: NDArray[np.bool_], right: NDArray[np.bool_], n_true: int) -> float:
+    """F1 of the kept ones."""
+    both = int(kept.sum()) + n_true
+    return 2 * int((kept & right).sum()) / both if both else 1.0
 
 
 @dataclass(frozen=True, eq=False)

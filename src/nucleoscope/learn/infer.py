@@ -314,7 +314,11 @@ def detect(
         work = replace(work, data=work.data.max(axis=1, keepdims=True))
     options = {"progress": progress, "device": device} if model.network is not None else {}
     maps = maps_of(model, work, **options)
-    labels, peaks = find_nuclei(maps, config, work.shape)
+    if model.sieve is not None:
+        peaks = sifted(model, maps, work)
+        labels = nuclei_from(maps, peaks, config, work.shape)
+    else:
+        labels, peaks = find_nuclei(maps, config, work.shape)
     logits = network_logits(maps, labels, len(peaks), config)
     if model.typer is not None and not nuclei_only:
         yx = (peaks.zyx[:, 1:] + 0.5) * maps.stride - 0.5
@@ -430,6 +434,37 @@ def marker_probabilities(
         mixed = spec.network_share * by_network + (1 - spec.network_share) * by_evidence
         columns.append(sigmoid(spec.slope * mixed + spec.offset))
     return np.stack(columns, axis=1) if columns else np.zeros((len(logits), 0))
+
+
+#: Peaks from this height are asked about.
+CANDIDATE = 0.2
+
+
+def candidates(
+    maps: StackMaps, volume: Volume, config: ModelConfig
+) -> tuple[Peaks, NDArray[np.float64], NDArray[np.float32]]:
+    """Peaks of a colour image that may be nuclei, their places ``(n, 2)`` in pixels, evidence."""
+    lowest = config.model_copy(update={"threshold": CANDIDATE})
+    peaks = find_peaks(maps.centre, lowest.peak_settings(maps.stride))
+    yx = (peaks.zyx[:, 1:] + 0.5) * maps.stride - 0.5
+    labels = nuclei_from(maps, peaks, config, volume.shape)
+    return peaks, yx, evidence_of(volume, labels, yx, config)
+
+
+def height_logits(peaks: Peaks) -> NDArray[np.float64]:
+    """What the network says of "no nucleus" and "nucleus", ``(n, 2)``."""
+    height = np.clip(peaks.score, 1e-6, 1 - 1e-6)
+    return np.stack([np.zeros(len(peaks)), np.log(height / (1 - height))], axis=1)
+
+
+def sifted(model: Model, maps: StackMaps, volume: Volume) -> Peaks:
+    """The peaks that the sieve takes for nuclei, with its probability as score, best first."""
+    assert model.sieve is not None  # noqa: S101  asked by the caller
+    peaks, yx, found = candidates(maps, volume, model.config)
+    chance = model.sieve.probabilities(found, yx, height_logits(peaks))[:, 1]
+    order = np.argsort(-chance, kind="stable")
+    order = order[chance[order] > (model.config.sieve_threshold or 0.5)]
+    return Peaks(peaks.zyx[order], chance[order])
 
 
 def evidence_of(

@@ -13,10 +13,13 @@ from nucleoscope.data.points import Points
 from nucleoscope.errors import InputError
 from nucleoscope.learn.feed import Lesson
 from nucleoscope.learn.fit import (
+    Seen,
     detection_f1,
     fit_marker,
+    fit_sieve,
     look,
     network_alone,
+    sieve_scenes,
     typed_detections,
     typing_scenes,
     working_point,
@@ -177,7 +180,7 @@ def _finished(
     settings: TrainSettings,
 ) -> Model:
     """Working point and marker rules, on the images that did not teach the network if any."""
-    if model.config.is_rgb and model.network is not None and model.config.decode == "peaks":
+    if _has_peaks_in_colour(model.config) and model.network is not None:
         model = replace(model, config=model.config.model_copy(update={"views": COLOUR_VIEWS}))
     seen, judges = look(model, taught), look(model, held_out)
     has_network = model.network is not None
@@ -207,14 +210,27 @@ def _finished(
         "detection_f1_held_out": round(detection_f1(judges, config), 4) if judges else None,
         "history": history,
     }
-    typer = None
-    if config.is_rgb and len(config.types) > 1 and config.decode == "peaks":
-        scenes = typing_scenes(seen, config, judges=not has_network)
+    config = config.model_copy(update={"marker_rules": tuple(rules), "training": training})
+    model = replace(model, config=config)
+    return _in_colour(model, seen, judges) if _has_peaks_in_colour(config) else model
+
+
+def _has_peaks_in_colour(config: ModelConfig) -> bool:
+    return config.is_rgb and config.decode == "peaks"
+
+
+def _in_colour(model: Model, seen: Sequence[Seen], judges: Sequence[Seen]) -> Model:
+    """The model with its typer, and with its sieve where there are images to judge the network."""
+    config = model.config
+    typer, sieve, threshold = None, None, None
+    if len(config.types) > 1:
+        scenes = typing_scenes(seen, config, judges=model.network is None)
         scenes += typing_scenes(judges, config, judges=True)
         typer = fit_typer(scenes, len(config.types))
-    config = config.model_copy(
-        update={
-            "marker_rules": tuple(rules), "training": training, "has_typer": typer is not None
-        }
-    )  # fmt: skip
-    return replace(model, config=config, typer=typer)
+    if model.network is not None and judges:
+        scenes = sieve_scenes(seen, config, judges=False)
+        scenes += sieve_scenes(judges, config, judges=True)
+        n_nuclei = sum(int(one.lesson.is_taught.sum()) for one in judges)
+        sieve, threshold = fit_sieve(scenes, n_nuclei)
+    update = {"has_typer": typer is not None, "sieve_threshold": threshold}
+    return replace(model, config=config.model_copy(update=update), typer=typer, sieve=sieve)

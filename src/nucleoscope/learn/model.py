@@ -24,8 +24,8 @@ from nucleoscope.nuclei.peaks import PeakSettings
 
 #: Version of ``model.json``; raised when its meaning changes.
 FORMAT = 1
-#: The file of the typer.
-TYPING = "typing.safetensors"
+#: The files of the typer and the sieve.
+TYPING, SIEVE = "typing.safetensors", "sieve.safetensors"
 
 
 class _Part(BaseModel):
@@ -77,6 +77,7 @@ class ModelConfig(_Part):
     projection: str | None = None
     marker_rules: tuple[MarkerSpec, ...] = ()
     has_typer: bool = False
+    sieve_threshold: float | None = Field(default=None, gt=0, lt=1)
     views: int = Field(default=1, ge=1, le=4)
     training: dict[str, Any] = {}
 
@@ -99,11 +100,16 @@ class ModelConfig(_Part):
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A description with its network (None for the classical recipe) and, in colour, its typer."""
+    """A description with its network (None for the classical recipe).
+
+    In colour also with a ``typer``, and a ``sieve``: the same thing for the two types "no nucleus"
+    and "nucleus", asked about every peak.
+    """
 
     config: ModelConfig
     network: Network | None = None
     typer: Typer | None = None
+    sieve: Typer | None = None
 
 
 def save_model(model: Model, folder: Path | str, *, overwrite: bool = False) -> Path:
@@ -122,9 +128,10 @@ def save_model(model: Model, folder: Path | str, *, overwrite: bool = False) -> 
     if model.network is not None:
         state = {k: v.detach().contiguous() for k, v in model.network.state_dict().items()}
         guard.write_bytes(folder / "weights.safetensors", save(state), overwrite=overwrite)
-    if model.typer is not None:
-        arrays = {k: np.ascontiguousarray(v) for k, v in model.typer.arrays().items()}
-        guard.write_bytes(folder / TYPING, save_arrays(arrays), overwrite=overwrite)
+    for name, part in ((TYPING, model.typer), (SIEVE, model.sieve)):
+        if part is not None:
+            arrays = {k: np.ascontiguousarray(v) for k, v in part.arrays().items()}
+            guard.write_bytes(folder / name, save_arrays(arrays), overwrite=overwrite)
     guard.write_text(folder / "README.md", card(model.config), overwrite=overwrite)
     guard.write_json(
         folder / "model.json", model.config.model_dump(mode="json"), overwrite=overwrite
@@ -162,15 +169,18 @@ def load_model(folder: Path | str) -> Model:
         where = ".".join(str(part) for part in first["loc"]) or "the top level"
         raise InputError(f"{path}: {where}: {first['msg'].lower()}.") from None
     _check_parts(config, path)
-    typer = None
-    if config.has_typer:
-        arrays = {k: v.numpy() for k, v in read_tensors(folder / TYPING).items()}
-        typer = Typer.from_arrays(arrays, len(config.types))
+    typer = _typer(folder / TYPING, len(config.types)) if config.has_typer else None
+    sieve = _typer(folder / SIEVE, 2) if config.sieve_threshold is not None else None
     if config.network is None:
-        return Model(config, None, typer)
+        return Model(config, None, typer, sieve)
     network = build_network(**config.network.model_dump())
     load_state(network, read_tensors(folder / "weights.safetensors"), folder)
-    return Model(config, network.eval(), typer)
+    return Model(config, network.eval(), typer, sieve)
+
+
+def _typer(path: Path, n_types: int) -> Typer:
+    arrays = {k: v.numpy() for k, v in read_tensors(path).items()}
+    return Typer.from_arrays(arrays, n_types)
 
 
 def _check_parts(config: ModelConfig, path: Path) -> None:
