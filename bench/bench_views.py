@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nucleoscope.learn.paper_views import PaperViews, paper_views
-from nucleoscope.learn.views import Slides, ViewSettings, draw_views, render_views
+from nucleoscope.learn.views import Slides, ViewSettings, draw_views, render_views, soft_edges
 
 Make = Callable[[np.ndarray, int], np.ndarray]
 
@@ -27,6 +27,8 @@ def declare_operators() -> None:
     """Let a torchvision whose compiled part does not fit this torch be imported all the same."""
     import torch
 
+    if hasattr(declare_operators, "kept"):
+        return
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -38,10 +40,11 @@ def ours(images: np.ndarray, size: int, view: int) -> Make:
     y, x = np.indices((64, 64)) - 31.5
     mask[:, np.hypot(y, x) < 14] = 1
     settings, slides = ViewSettings(size=size), Slides.of(np.arange(len(images)) % 4)
+    edges = soft_edges(mask, settings, radius=14.0)
 
     def make(rows: np.ndarray, step: int) -> np.ndarray:
         drawn = draw_views(settings, rows, slides, seed=0, step=step, view=view)
-        return render_views(images, mask, rows, drawn, settings, radius=14.0)
+        return render_views(images, edges, rows, drawn, settings)
 
     return make
 

@@ -20,6 +20,7 @@ from nucleoscope.learn.views import (
     draw_views,
     plain_views,
     render_views,
+    soft_edges,
     typical_radius,
 )
 
@@ -37,6 +38,11 @@ def crops(n: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return images, mask
 
 
+def rendered(images, mask, rows, drawn, settings, *, radius):
+    edges = soft_edges(mask, settings, radius=radius)
+    return render_views(images, edges, rows, drawn, settings)
+
+
 def density(intensity):
     return (-np.log((np.asarray(intensity, float) + 1) / 256) - OD_MEAN) / OD_STD
 
@@ -44,12 +50,12 @@ def density(intensity):
 def two(rows, settings, slides, **where):
     images, mask = crops(len(slides.slide))
     drawn = draw_views(settings, rows, slides, **where)
-    return render_views(images, mask, rows, drawn, settings, radius=14.0)
+    return rendered(images, mask, rows, drawn, settings, radius=14.0)
 
 
 def test_a_plain_view_is_the_mean_of_two_by_two_pixels_as_density() -> None:
     images, mask = crops(2)
-    views = render_views(images, mask, np.arange(2), plain_views(STILL, 2), STILL, radius=14.0)
+    views = rendered(images, mask, np.arange(2), plain_views(STILL, 2), STILL, radius=14.0)
     mean = images.reshape(2, 32, 2, 32, 2, 3).astype(float).mean((2, 4))
     assert np.abs(views - density(mean)).max() < 0.1  # a quarter grey level, darkest pixels
     assert np.abs(views - density(mean)).mean() < 0.01
@@ -58,7 +64,7 @@ def test_a_plain_view_is_the_mean_of_two_by_two_pixels_as_density() -> None:
 def test_drawing_nothing_gives_the_plain_view() -> None:
     rows, slides = np.arange(6), Slides.of(np.zeros(6, int))
     images, mask = crops()
-    plain = render_views(images, mask, rows, plain_views(STILL, 6), STILL, radius=14.0)
+    plain = rendered(images, mask, rows, plain_views(STILL, 6), STILL, radius=14.0)
     for view in (0, 1):
         drawn = two(rows, STILL, slides, seed=3, step=1, view=view)
         assert np.allclose(drawn, plain, atol=1e-4)
@@ -117,7 +123,7 @@ def test_a_swap_keeps_the_nucleus_and_changes_the_rest() -> None:
     slides, rows = Slides.of(np.zeros(2, int)), np.array([0])
     drawn = draw_views(settings_, rows, slides, seed=0, step=0, view=1)
     drawn[:, BACK] = 1
-    view = render_views(images, mask, rows, drawn, settings_, radius=14.0)[0]
+    view = rendered(images, mask, rows, drawn, settings_, radius=14.0)[0]
     distance = distance_transform_edt(mask[0] == 0)
     assert np.allclose(view[distance <= 2], density([60] * 3), atol=0.02)
     assert np.allclose(view[distance > 5.2], density([200] * 3), atol=0.02)
@@ -132,7 +138,7 @@ def test_without_a_contour_a_disc_stands_for_the_nucleus() -> None:
     images[0], images[1], mask[:] = 60, 200, 0
     drawn = plain_views(settings_, 1)
     drawn[:, BACK], drawn[:, 21], drawn[:, 24] = 1, 1, 1
-    view = render_views(images, mask, np.array([0]), drawn, settings_, radius=10.0)[0, :, :, 0]
+    view = rendered(images, mask, np.array([0]), drawn, settings_, radius=10.0)[0, :, :, 0]
     y, x = np.indices((64, 64)) - 31.5
     r = np.hypot(y, x)
     assert np.allclose(view[r < 12], density([60] * 3)[0], atol=0.02)
@@ -144,7 +150,7 @@ def test_grey_is_the_mean_of_the_crop() -> None:
     images, mask = crops(1)
     drawn = plain_views(settings_, 1)
     drawn[:, BACK] = GREY
-    view = render_views(images, mask, np.array([0]), drawn, settings_, radius=10.0)[0]
+    view = rendered(images, mask, np.array([0]), drawn, settings_, radius=10.0)[0]
     assert np.allclose(view[0, 0], density(images[0].mean((0, 1))), atol=0.01)
 
 
@@ -153,7 +159,7 @@ def test_the_hole_blanks_a_disc_and_nothing_else() -> None:
     images = np.full((1, 64, 64, 3), 90, np.uint8)
     mask = np.zeros((1, 64, 64), np.uint8)
     plain = plain_views(settings_, 1)
-    view = render_views(images, mask, np.array([0]), plain, settings_, radius=10.0)[0, :, :, 0]
+    view = rendered(images, mask, np.array([0]), plain, settings_, radius=10.0)[0, :, :, 0]
     y, x = np.indices((64, 64)) - 31.5
     assert (view[np.hypot(y, x) < 7.9] == 0).all()
     assert (view[np.hypot(y, x) > 8.1] != 0).all()
@@ -165,7 +171,7 @@ def test_a_quarter_turn_is_a_quarter_turn() -> None:
     turned = plain.copy()
     turned[:, 0:4] = (0, -2, 2, 0)
     a, b = (
-        render_views(images, mask, np.array([0]), p, STILL, radius=10.0)[0] for p in (plain, turned)
+        rendered(images, mask, np.array([0]), p, STILL, radius=10.0)[0] for p in (plain, turned)
     )
     assert np.allclose(b, np.rot90(a, 1), atol=1e-3) or np.allclose(b, np.rot90(a, -1), atol=1e-3)
 
@@ -176,10 +182,10 @@ def test_stain_jitter_moves_density_along_the_stains_only() -> None:
     slides = Slides.of(np.zeros(1, int))
     white = np.full_like(images, 255)
     drawn = draw_views(settings_, np.array([0]), slides, seed=0, step=0, view=0)
-    view = render_views(white, mask, np.array([0]), drawn, settings_, radius=10.0)
+    view = rendered(white, mask, np.array([0]), drawn, settings_, radius=10.0)
     assert np.allclose(view, density([255] * 3), atol=1e-4)  # no stain, nothing to change
-    view = render_views(images, mask, np.array([0]), drawn, settings_, radius=10.0)
-    still = render_views(images, mask, np.array([0]), plain_views(STILL, 1), STILL, radius=10.0)
+    view = rendered(images, mask, np.array([0]), drawn, settings_, radius=10.0)
+    still = rendered(images, mask, np.array([0]), plain_views(STILL, 1), STILL, radius=10.0)
     change = np.abs((view - still) * OD_STD)
     assert 0 < change.mean() < 0.15
 
@@ -190,7 +196,7 @@ def test_beyond_the_crop_it_is_mirrored() -> None:
     mask = np.zeros((1, 64, 64), np.uint8)
     shifted = plain_views(STILL, 1)
     shifted[:, 5] = -4  # eight columns' worth of mirrored light instead of four
-    view = render_views(images, mask, np.array([0]), shifted, STILL, radius=10.0)[0, :, :, 0]
+    view = rendered(images, mask, np.array([0]), shifted, STILL, radius=10.0)[0, :, :, 0]
     assert (view[:, :4] < 0).all()
     assert (view[:, 4:] > 0).all()
 
@@ -200,9 +206,7 @@ def test_blur_keeps_the_mean_and_lowers_the_contrast() -> None:
     sharp = plain_views(STILL, 1)
     soft = sharp.copy()
     soft[:, SIGMA] = 0.8
-    a, b = (
-        render_views(images, mask, np.array([0]), p, STILL, radius=10.0)[0] for p in (sharp, soft)
-    )
+    a, b = (rendered(images, mask, np.array([0]), p, STILL, radius=10.0)[0] for p in (sharp, soft))
     assert b.std() < 0.8 * a.std()
     assert abs(a.mean() - b.mean()) < 0.02
 
@@ -227,7 +231,7 @@ def test_slides_with_gaps_in_their_numbers_are_grouped() -> None:
 def test_no_rows_give_no_views() -> None:
     images, mask = crops(2)
     none = np.zeros(0, np.int64)
-    views = render_views(images, mask, none, plain_views(STILL, 0), STILL, radius=10.0)
+    views = rendered(images, mask, none, plain_views(STILL, 0), STILL, radius=10.0)
     assert views.shape == (0, 32, 32, 3)
 
 
@@ -235,14 +239,14 @@ def test_impossible_calls_are_one_sentence() -> None:
     images, mask = crops(2)
     plain = plain_views(STILL, 1)
     with pytest.raises(InputError, match="row 5"):
-        render_views(images, mask, np.array([5]), plain, STILL, radius=9.0)
-    with pytest.raises(InputError, match="masks"):
-        render_views(images, mask[:1], np.array([0]), plain, STILL, radius=9.0)
+        rendered(images, mask, np.array([5]), plain, STILL, radius=9.0)
+    with pytest.raises(InputError, match="edges"):
+        rendered(images, mask[:1], np.array([0]), plain, STILL, radius=9.0)
     with pytest.raises(InputError, match=str(N_PARAMETERS)):
-        render_views(images, mask, np.array([0, 1]), plain, STILL, radius=9.0)
+        rendered(images, mask, np.array([0, 1]), plain, STILL, radius=9.0)
     plain[:, BACK] = 2
     with pytest.raises(InputError, match="row 2"):
-        render_views(images, mask, np.array([0]), plain, STILL, radius=9.0)
+        rendered(images, mask, np.array([0]), plain, STILL, radius=9.0)
     with pytest.raises(CallError, match="size"):
         ViewSettings(size=4)
     with pytest.raises(CallError, match="at most 1"):

@@ -46,6 +46,7 @@ from nucleoscope.learn.views import (
     draw_views,
     plain_views,
     render_views,
+    soft_edges,
     typical_radius,
 )
 from nucleoscope.seeds import generator
@@ -135,6 +136,7 @@ class _Run:
 
     store: CropStore
     slides: Slides
+    edges: NDArray[np.uint8]
     recipe: EncoderRecipe
     settings: EncoderSettings
     config: EncoderConfig
@@ -218,7 +220,10 @@ def _prepare(
     slides = Slides.of(store.slide)
     steps = settings.steps or recipe.epochs * max(1, len(store) // recipe.batch)
     config = describe(recipe, typical_radius(store.mask, MORPHOLOGY_MPP), module)
-    return _Run(store, slides, recipe, settings, config, steps)
+    # Made once: every key view looks them up.
+    ours = recipe.views if isinstance(recipe.views, ViewSettings) else None
+    edges = store.mask if ours is None else soft_edges(store.mask, ours, radius=config.radius)
+    return _Run(store, slides, edges, recipe, settings, config, steps)
 
 
 def describe(
@@ -349,7 +354,7 @@ def _views(run: _Run, rows: I64, step: int, view: int) -> Tensor:
         )  # fmt: skip
     else:
         drawn = draw_views(views, rows, run.slides, seed=seed, step=step, view=view)
-        made = render_views(store.morphology, store.mask, rows, drawn, views, radius=radius)
+        made = render_views(store.morphology, run.edges, rows, drawn, views)
     return torch.from_numpy(made).permute(0, 3, 1, 2)
 
 
@@ -362,7 +367,7 @@ def _context(run: _Run, rows: I64, step: int) -> Tensor:
     """One drawn view of every row's surroundings."""
     views, store = context_views(run.config), run.store
     drawn = draw_views(views, rows, run.slides, seed=run.settings.seed, step=step, view=2)
-    made = render_views(store.context, store.mask, rows, drawn, views, radius=run.config.radius)
+    made = render_views(store.context, run.edges, rows, drawn, views)
     return torch.from_numpy(made).permute(0, 3, 1, 2)
 
 
@@ -659,4 +664,4 @@ def _plain(
     """Views as they are embedded, nothing drawn."""
     if isinstance(views, PaperViews):
         return paper_views(images, mask, rows, views, None, seed=0, step=0, view=0, radius=1.0)
-    return render_views(images, mask, rows, plain_views(views, len(rows)), views, radius=1.0)
+    return render_views(images, mask, rows, plain_views(views, len(rows)), views)

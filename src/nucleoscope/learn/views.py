@@ -189,23 +189,49 @@ def plain_views(settings: ViewSettings, n: int) -> F32:
     return out
 
 
-def render_views(
-    images: U8, mask: U8, rows: I64, parameters: F32, settings: ViewSettings, *, radius: float
-) -> F32:
+def soft_edges(mask: U8, settings: ViewSettings, *, radius: float) -> U8:
+    """How much of each pixel is the nucleus when it is set on another background.
+
+    Parameters
+    ----------
+    mask
+        ``(N, Y, X)`` uint8, 1 = this nucleus; all zero where its contour is not known.
+    settings
+        ``dilate`` and ``feather``.
+    radius
+        Of the disc in the middle, in crop pixels, that stands for an unknown contour.
+
+    Returns
+    -------
+    ``(N, Y, X)`` uint8: 255 inside and up to ``dilate`` pixels beyond, 0 from ``feather`` pixels
+    further on (distances of a two-pass chamfer).
+
+    Examples
+    --------
+    >>> mask = np.zeros((1, 9, 9), dtype=np.uint8)
+    >>> mask[0, 4, 0] = 1
+    >>> soft_edges(mask, ViewSettings(), radius=3.0)[0, 4].tolist()
+    [255, 255, 255, 170, 85, 0, 0, 0, 0]
+    """
+    out = np.empty(mask.shape, dtype=np.uint8)
+    edge = np.array([settings.dilate, settings.feather, radius], dtype=np.float32)
+    _edges_of(np.ascontiguousarray(mask), edge, out)
+    return out
+
+
+def render_views(images: U8, edges: U8, rows: I64, parameters: F32, settings: ViewSettings) -> F32:
     """Render views of crops.
 
     Parameters
     ----------
     images
         ``(N, Y, X, 3)`` uint8 crops.
-    mask
-        ``(N, Y, X)`` uint8, 1 = this nucleus; all zero where its contour is not known.
+    edges
+        ``(N, Y, X)`` uint8 of ``soft_edges``; looked at only where the background is another one.
     rows
         ``(B,)`` rows to render.
     parameters
         ``(B, N_PARAMETERS)`` from ``draw_views`` or ``plain_views``.
-    radius
-        Of the disc, in crop pixels, that stands for an unknown contour.
 
     Returns
     -------
@@ -223,14 +249,13 @@ def render_views(
     Examples
     --------
     >>> images = np.full((1, 64, 64, 3), 255, dtype=np.uint8)
-    >>> settings, mask = ViewSettings(), np.zeros((1, 64, 64), dtype=np.uint8)
-    >>> plain = plain_views(settings, 1)
-    >>> render_views(images, mask, np.array([0]), plain, settings, radius=14.0).shape
+    >>> settings, edges = ViewSettings(), np.zeros((1, 64, 64), dtype=np.uint8)
+    >>> render_views(images, edges, np.array([0]), plain_views(settings, 1), settings).shape
     (1, 32, 32, 3)
     """
-    if images.ndim != 4 or images.shape[3] != 3 or mask.shape != images.shape[:3]:
+    if images.ndim != 4 or images.shape[3] != 3 or edges.shape != images.shape[:3]:
         raise InputError(
-            f"crops are (N, Y, X, 3) with masks (N, Y, X); found {images.shape} and {mask.shape}."
+            f"crops are (N, Y, X, 3) with edges (N, Y, X); found {images.shape} and {edges.shape}."
         )
     if parameters.shape != (len(rows), N_PARAMETERS):
         raise InputError(f"{len(rows)} views take as many rows of {N_PARAMETERS} parameters.")
@@ -239,10 +264,8 @@ def render_views(
     if highest >= len(images) or (len(rows) and int(np.min(rows)) < 0):
         raise InputError(f"row {highest} is not among the {len(images)} crops.")
     out = np.empty((len(rows), settings.size, settings.size, 3), dtype=np.float32)
-    edge = np.array([settings.dilate, settings.feather, radius], dtype=np.float32)
-    _render(
-        images, mask, np.ascontiguousarray(rows, dtype=np.int64), parameters, edge, _DENSITY, out
-    )
+    rows = np.ascontiguousarray(rows, dtype=np.int64)
+    _render(images, edges, rows, parameters, _DENSITY, out)
     return out
 
 
@@ -463,21 +486,23 @@ def _distances(mask: U8, y0: int, y1: int, x0: int, x1: int, far: np.float32, ou
 
 
 @kernel
-def _edge_of(mask: U8, edge: F32, out: F32) -> None:
-    """How much of each pixel is the nucleus: 1 inside, fading beyond the grown contour."""
+def _edges_of(masks: U8, edge: F32, out: U8) -> None:
+    """Soft edges of every nucleus; see ``soft_edges``."""
+    height, width = masks.shape[1], masks.shape[2]
+    distance = np.empty((height, width), dtype=np.float32)
     far = edge[0] + edge[1]
-    y0, y1, x0, x1 = _box_of(mask, math.ceil(far))
-    if y1 > y0:
-        out[:] = np.float32(0)
-        _distances(mask, y0, y1, x0, x1, far, out)
-    else:
-        _disc(edge, out)
-        y0, y1, x0, x1 = 0, out.shape[0], 0, out.shape[1]
-    one, inverse = np.float32(1), np.float32(1) / edge[1]
-    for y in range(y0, y1):
-        for x in range(x0, x1):
-            share = one - (out[y, x] - edge[0]) * inverse
-            out[y, x] = min(one, max(np.float32(0), share))
+    for v in range(len(masks)):
+        y0, y1, x0, x1 = _box_of(masks[v], math.ceil(far))
+        if y1 > y0:
+            out[v] = 0
+            _distances(masks[v], y0, y1, x0, x1, far, distance)
+        else:
+            _disc(edge, distance)
+            y0, y1, x0, x1 = 0, height, 0, width
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                share = 1 - (distance[y, x] - edge[0]) / edge[1]
+                out[v, y, x] = np.uint8(255 * min(1.0, max(0.0, share)) + 0.5)
 
 
 @kernel
@@ -556,7 +581,7 @@ def _one_background(image: U8, p: F32, density: F32, out: F32) -> None:
 
 @kernel
 def _two_backgrounds(
-    image: U8, behind: U8, share: F32, p: F32, grey: F32, density: F32, out: F32
+    image: U8, behind: U8, share: U8, p: F32, grey: F32, density: F32, out: F32
 ) -> None:
     """A view of the nucleus on another crop, or on grey."""
     size, height, width = out.shape[0], image.shape[0], image.shape[1]
@@ -564,7 +589,7 @@ def _two_backgrounds(
     mid_y, mid_x = np.float32((height - 1) / 2), np.float32((width - 1) / 2)
     colour = p[_COLOUR : _COLOUR + 12]
     is_grey = p[_BACK] == GREY
-    half = np.float32(0.5)
+    half, per_level = np.float32(0.5), np.float32(1 / 255)
     for i in range(size):
         dy = np.float32(i) - middle
         for j in range(size):
@@ -576,7 +601,7 @@ def _two_backgrounds(
             keep = np.float32(0)
             row, column = math.floor(y + half), math.floor(x + half)
             if 0 <= row < height and 0 <= column < width:
-                keep = share[np.uint64(row), np.uint64(column)]
+                keep = np.float32(share[np.uint64(row), np.uint64(column)]) * per_level
             r, g, b = grey[0], grey[1], grey[2]
             if keep < 1 and not is_grey:
                 by = p[21] * ry + p[22] * rx + p[25]
@@ -591,12 +616,9 @@ def _two_backgrounds(
 
 
 @kernel
-def _render(
-    images: U8, mask: U8, rows: I64, parameters: F32, edge: F32, density: F32, out: F32
-) -> None:
+def _render(images: U8, edges: U8, rows: I64, parameters: F32, density: F32, out: F32) -> None:
     """Every view, one after the other; see ``render_views``."""
     size = out.shape[1]
-    share = np.empty(mask.shape[1:], dtype=np.float32)
     scratch = np.empty((size, size, 3), dtype=np.float32)
     grey = np.zeros(3, dtype=np.float32)
     for v in range(len(rows)):
@@ -606,10 +628,9 @@ def _render(
         if back == OWN:
             _one_background(image, p, density, out[v])
         else:
-            _edge_of(mask[rows[v]], edge, share)
             if back == GREY:
                 _mean_of(image, grey)
             behind = images[back] if back >= 0 else image
-            _two_backgrounds(image, behind, share, p, grey, density, out[v])
+            _two_backgrounds(image, behind, edges[rows[v]], p, grey, density, out[v])
         if p[_SIGMA] > 0.05:
             _blur(out[v], p[_SIGMA], scratch)
