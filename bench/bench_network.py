@@ -100,13 +100,13 @@ def forward(size: int, turns: int) -> None:
         DEEP: lambda: light_forward(deep, stack),
     }
     work = size * size / 1e6
-    title = f"{size} x {size} px, {turns} turns, seconds per Mpx of the image"
+    title = f"{size} x {size} px, seconds per Mpx of the image"
     timings = race(runs, work, turns, size)
-    table(f"G2a forward in float32, {title}", timings, "s/Mpx")
+    table(f"G2a forward in float32, {title}, {turns} turns", timings, "s/Mpx")
     costs(timings[DEEP])
     if has_amx():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            table(f"Forward in bfloat16, {title}", race(runs, work, 1, size), "s/Mpx")
+            table(f"Forward in bfloat16, {title}, 1 turn", race(runs, work, 1, size), "s/Mpx")
 
 
 def race(
