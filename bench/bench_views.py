@@ -53,9 +53,7 @@ def published(images: np.ndarray) -> Make:
     mask, slides = np.zeros(images.shape[:3], np.uint8), Slides.of(np.arange(len(images)) % 4)
 
     def make(rows: np.ndarray, step: int) -> np.ndarray:
-        return paper_views(
-            images, mask, rows, PaperViews(), slides, seed=0, step=step, view=1, radius=14.0
-        )
+        return paper_views(images, mask, rows, PaperViews(), slides, radius=14.0, draw=(0, step, 1))
 
     return make
 

@@ -30,9 +30,7 @@ def crops(n: int = 4) -> tuple[np.ndarray, np.ndarray]:
 def rendered(images, mask, settings, *, view=0, step=0, slides="one", rows=None):
     rows = np.arange(len(images)) if rows is None else rows
     where = Slides.of(np.zeros(len(images), int)) if slides == "one" else slides
-    made = paper_views(
-        images, mask, rows, settings, where, seed=0, step=step, view=view, radius=14.0
-    )
+    made = paper_views(images, mask, rows, settings, where, radius=14.0, draw=(0, step, view))
     return (made * IMAGENET_STD + IMAGENET_MEAN) * 255
 
 

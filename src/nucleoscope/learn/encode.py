@@ -350,7 +350,7 @@ def _views(run: _Run, rows: I64, step: int, view: int) -> Tensor:
     if isinstance(views, PaperViews):
         made = paper_views(
             store.morphology, store.mask, rows, views, run.slides,
-            seed=seed, step=step, view=view, radius=radius,
+            radius=radius, draw=(seed, step, view),
         )  # fmt: skip
     else:
         drawn = draw_views(views, rows, run.slides, seed=seed, step=step, view=view)
@@ -508,7 +508,7 @@ def _fingerprint(run: _Run) -> dict[str, Any]:
         "nuclei": len(run.store),
         "slides": list(run.store.slides),
     }
-    return dict(json.loads(json.dumps(facts)))
+    return dict(guard.parse_json(json.dumps(facts), where="the recipe"))
 
 
 def _save(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:
@@ -663,5 +663,5 @@ def _plain(
 ) -> F32:
     """Views as they are embedded, nothing drawn."""
     if isinstance(views, PaperViews):
-        return paper_views(images, mask, rows, views, None, seed=0, step=0, view=0, radius=1.0)
+        return paper_views(images, mask, rows, views, None, radius=1.0)
     return render_views(images, mask, rows, plain_views(views, len(rows)), views)

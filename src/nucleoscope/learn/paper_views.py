@@ -63,7 +63,7 @@ class PaperViews:
 
 def paper_views(
     images: U8, mask: U8, rows: I64, settings: PaperViews, slides: Slides | None,
-    *, seed: int, step: int, view: int, radius: float,
+    *, radius: float, draw: tuple[int, int, int] = (0, 0, 0),
 ) -> F32:  # fmt: skip
     """Draw and render one published view of every row.
 
@@ -75,8 +75,8 @@ def paper_views(
         The constants.
     slides
         Where other backgrounds are taken from; None leaves everything as it is (for embedding).
-    seed, step, view
-        What the draws depend on, with the row; view 1 is the key.
+    draw
+        Seed, step and view, which the draws depend on, with the row; view 1 is the key.
 
     Returns
     -------
@@ -86,14 +86,12 @@ def paper_views(
     --------
     >>> images = np.zeros((1, 64, 64, 3), dtype=np.uint8)
     >>> mask, row = np.zeros((1, 64, 64), dtype=np.uint8), np.array([0])
-    >>> made = paper_views(
-    ...     images, mask, row, PaperViews(), None, seed=0, step=0, view=0, radius=14.0
-    ... )
+    >>> made = paper_views(images, mask, row, PaperViews(), None, radius=14.0)
     >>> made.shape, [round(float(v), 2) for v in made[0, 0, 0]]
     ((1, 128, 128, 3), [-2.12, -2.04, -1.8])
     """
     out = np.empty((len(rows), settings.size, settings.size, 3), dtype=np.float32)
-    key = np.array([seed, step, view, slides is not None], dtype=np.uint64)
+    key = np.array([*draw, slides is not None], dtype=np.uint64)
     where = slides if slides is not None else Slides.of(np.zeros(len(images), dtype=np.int64))
     _paper(
         images, mask, np.ascontiguousarray(rows, dtype=np.int64), settings.numbers(), where.slide,
