@@ -229,7 +229,7 @@ def test_a_verb_is_the_function_of_its_name_with_the_same_defaults(verb: str) ->
             continue
         assert (here or None) == (there or None) or str(here) == str(there), (verb, name)
     named = {RENAMED.get((verb, name), name) for name in shell}
-    unreached = set(function) - named - {"settings", "seed", "quiet"}
+    unreached = set(function) - named - {"settings", "seed", "quiet", "vote"}
     assert unreached == set(), verb
 
 
@@ -487,3 +487,52 @@ def test_what_nobody_foresaw_is_one_line_too(
     assert answer.code == code
     assert len(answer.err.strip().splitlines()) == bool(piece)
     assert piece in answer.err
+
+
+# ---------------------------------------------------------------- from nuclei to an atlas
+
+
+def test_nuclei_of_a_section_become_an_atlas_that_is_asked(call: Call, tmp_path: Path) -> None:
+    """Simulated H&E, its instance maps, a short training: every verb of part B, files to files."""
+    import imagecodecs
+
+    from nucleoscope.io.tiff import write_ome_tiff
+    from nucleoscope.simulator import simulate as make
+
+    images, maps, rows = [], [], []
+    for i, scene in enumerate(make(kind="histology", n=3, size=192, seed=1)):
+        image, labels = tmp_path / f"t{i}.png", tmp_path / f"t{i}.labels.ome.tif"
+        rgb = scene.volume.data[:, 0].transpose(1, 2, 0).copy()
+        image.write_bytes(imagecodecs.png_encode(rgb))
+        write_ome_tiff(labels, scene.labels)
+        images.append(image)
+        maps += ["--nuclei", labels]
+        rows += [f"t{i},{p},{kind}" for p, kind in zip(scene.points.ids, scene.points.types,
+                                                       strict=True)]  # fmt: skip
+    (tmp_path / "types.csv").write_text("image,id,type\n" + "\n".join(rows) + "\n")
+    model, atlas = tmp_path / "encoder", tmp_path / "ATLAS"
+    trained = call(
+        "train-encoder", *images, "-o", model, *maps, "--mpp", 0.5, "--steps", 3, "--quiet"
+    )
+    assert trained.code == 0, trained.err
+    made = call("embed", *images, "-m", model, "-o", atlas, *maps, "--mpp", 0.5, "--json")
+    assert made.code == 0, made.err
+    n = json.loads(made.out.splitlines()[-1])["nuclei"]
+    assert n > 30
+    grouped = call("subtypes", atlas, "--levels", "3,6", "--method", "pca", "--n-replicates", 2)
+    assert grouped.code == 0, grouped.err
+    assert "level 3" in grouped.out
+    passed = call("transfer", atlas, "--reference", tmp_path / "types.csv", "--json")
+    assert passed.code == 0, passed.err
+    assert sum(json.loads(passed.out.splitlines()[-1])["types"].values()) == n
+    near = call("search", atlas, "--nucleus", "t0:1", "-k", 5, "--json")
+    assert near.code == 0, near.err
+    assert len(json.loads(near.out.splitlines()[-1])["nuclei"]) == 5
+    judged = call(
+        "certify", atlas, "--types", tmp_path / "types.csv", "-m", model, "-o",
+        tmp_path / "c.html", "--seeds", "0", "--labels", "20",
+    )  # fmt: skip
+    assert judged.code == 0, judged.err
+    assert (tmp_path / "c.html").is_file()
+    table = call("convert", atlas, tmp_path / "points.csv", "--image", "t0")
+    assert table.code == 0, table.err

@@ -14,17 +14,22 @@ __version__ = "0.1.0"
 
 # Public name -> the module that holds it. This table is the whole public top level.
 _HOMES = {
+    "Atlas": "nucleoscope.data.atlas",
+    "CropStore": "nucleoscope.data.crops",
     "LECLDetector": "nucleoscope.estimators",
     "Labels": "nucleoscope.data.labels",
-    "NucleoscopeError": "nucleoscope.errors",
     "Nuc2Vec": "nucleoscope.estimators",
+    "Nuclei": "nucleoscope.data.nuclei",
+    "NucleoscopeError": "nucleoscope.errors",
     "NucleusTable": "nucleoscope.data.table",
     "Points": "nucleoscope.data.points",
     "Region": "nucleoscope.data.region",
+    "Slide": "nucleoscope.data.slide",
     "Volume": "nucleoscope.data.volume",
     "certificate": "nucleoscope.flow.certify",
     "certify": "nucleoscope.view.certificate",
     "convert": "nucleoscope.flow.convert",
+    "crop_nuclei": "nucleoscope.flow.crops",
     "demo": "nucleoscope.showcase",
     "detect": "nucleoscope.flow.lecl",
     "doctor": "nucleoscope.flow.about",
@@ -32,7 +37,9 @@ _HOMES = {
     "evaluate": "nucleoscope.flow.evaluate",
     "info": "nucleoscope.flow.about",
     "load_model": "nucleoscope.learn.model",
+    "outline_points": "nucleoscope.flow.clicked",
     "project": "nucleoscope.flow.project",
+    "read_atlas": "nucleoscope.io.atlas",
     "read_nuclei": "nucleoscope.io.nuclei",
     "read_points": "nucleoscope.io.points",
     "read_region": "nucleoscope.io.outlines",
@@ -40,25 +47,33 @@ _HOMES = {
     "read_table": "nucleoscope.io.tables",
     "read_volume": "nucleoscope.io.images",
     "report": "nucleoscope.view.results",
+    "search": "nucleoscope.flow.atlas",
     "simulate": "nucleoscope.simulator",
+    "subtypes": "nucleoscope.flow.atlas",
     "suggest": "nucleoscope.flow.suggest",
     "train": "nucleoscope.flow.lecl",
     "train_encoder": "nucleoscope.flow.nuc2vec",
+    "transfer": "nucleoscope.flow.atlas",
 }
 
 __all__ = [
+    "Atlas",
+    "CropStore",
     "LECLDetector",
     "Labels",
     "Nuc2Vec",
+    "Nuclei",
     "NucleoscopeError",
     "NucleusTable",
     "Points",
     "Region",
+    "Slide",
     "Volume",
     "__version__",
     "certificate",
     "certify",
     "convert",
+    "crop_nuclei",
     "demo",
     "detect",
     "doctor",
@@ -66,7 +81,9 @@ __all__ = [
     "evaluate",
     "info",
     "load_model",
+    "outline_points",
     "project",
+    "read_atlas",
     "read_nuclei",
     "read_points",
     "read_region",
@@ -74,28 +91,39 @@ __all__ = [
     "read_table",
     "read_volume",
     "report",
+    "search",
     "simulate",
+    "subtypes",
     "suggest",
     "train",
     "train_encoder",
+    "transfer",
 ]
 
 if TYPE_CHECKING:
+    from nucleoscope.data.atlas import Atlas
+    from nucleoscope.data.crops import CropStore
     from nucleoscope.data.labels import Labels
+    from nucleoscope.data.nuclei import Nuclei
     from nucleoscope.data.points import Points
     from nucleoscope.data.region import Region
+    from nucleoscope.data.slide import Slide
     from nucleoscope.data.table import NucleusTable
     from nucleoscope.data.volume import Volume
     from nucleoscope.errors import NucleoscopeError
     from nucleoscope.estimators import LECLDetector, Nuc2Vec
     from nucleoscope.flow.about import doctor, info
+    from nucleoscope.flow.atlas import search, subtypes, transfer
     from nucleoscope.flow.certify import certificate
+    from nucleoscope.flow.clicked import outline_points
     from nucleoscope.flow.convert import convert
+    from nucleoscope.flow.crops import crop_nuclei
     from nucleoscope.flow.evaluate import evaluate
     from nucleoscope.flow.lecl import detect, train
     from nucleoscope.flow.nuc2vec import embed, train_encoder
     from nucleoscope.flow.project import project
     from nucleoscope.flow.suggest import suggest
+    from nucleoscope.io.atlas import read_atlas
     from nucleoscope.io.images import read_volume
     from nucleoscope.io.nuclei import read_nuclei
     from nucleoscope.io.outlines import read_region

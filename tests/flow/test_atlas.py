@@ -105,6 +105,21 @@ def test_transfer_writes_types_and_keeps_the_old_ones(folder: Path, tmp_path: Pa
     assert set(kept["type"]) == {"old"}
 
 
+def test_transfer_from_a_table_of_some_of_its_own_nuclei(tmp_path: Path) -> None:
+    atlas, kind = make(200, seed=4)
+    truth = np.array(list("abcd"))[kind]
+    frame = atlas.table.frame.assign(type="")
+    write_atlas(tmp_path / "A", atlas.with_parts(table=NucleusTable(frame)))
+    some = frame[["image", "id"]].assign(type=truth).iloc[::3]
+    some.to_csv(tmp_path / "some.csv", index=False)
+    found = transfer(tmp_path / "A", reference=tmp_path / "some.csv").table.frame
+    given = (found["type"] != "").to_numpy()
+    assert given.mean() > 0.8 and (found["type"].to_numpy()[given] == truth[given]).mean() > 0.95
+    some.assign(id=10**6).head(1).to_csv(tmp_path / "none.csv", index=False)
+    with pytest.raises(InputError, match="none of its nuclei"):
+        transfer(tmp_path / "A", reference=tmp_path / "none.csv")
+
+
 def test_search_finds_the_most_alike(folder: Path) -> None:
     atlas = read_atlas(folder)
     found = search(folder, nucleus="s1:7", k=5)

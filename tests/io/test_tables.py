@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nucleoscope.data import NucleusTable
 from nucleoscope.errors import InputError, UnsafeInputError
 from nucleoscope.io.guard import Limits
-from nucleoscope.io.tables import guard_cells, read_table, restore_cells, write_table
+from nucleoscope.io.tables import guard_cells, read_table, restore_cells, types_of, write_table
 
 ODD = [
     "=1+1",
@@ -135,3 +135,19 @@ def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
     one, two = (read_table(tmp_path / f"nuclei.{k}").frame for k in ("parquet", "csv"))
     assert np.allclose(one["y"], two["y"], rtol=1e-15)
     assert one["type"].tolist() == two["type"].tolist()
+
+
+def test_types_are_told_by_id_or_by_image_and_id(tmp_path: Path) -> None:
+    table = NucleusTable(
+        pd.DataFrame({"id": [1, 2, 1], "image": ["a", "a", "b"], "y": 0.0, "x": [0.0, 1.0, 2.0]})
+    )
+    (tmp_path / "t.csv").write_text("image,id,type\nb,1,fib\na,2,epi\n")
+    assert types_of(table, tmp_path / "t.csv").tolist() == ["", "epi", "fib"]
+    (tmp_path / "u.csv").write_text("id,type\n1,fib\n")
+    with pytest.raises(InputError, match="column 'image'"):
+        types_of(table, tmp_path / "u.csv")
+    one = NucleusTable(table.frame[table.frame["image"] == "a"])
+    assert types_of(one, tmp_path / "u.csv").tolist() == ["fib", ""]
+    (tmp_path / "v.csv").write_text("id,type\n1,fib\n1,epi\n")
+    with pytest.raises(InputError, match="repeats"):
+        types_of(one, tmp_path / "v.csv")

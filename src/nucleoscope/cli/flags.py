@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +29,20 @@ Roi = Annotated[
 def say(text: str, facts: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
     """The closing lines of a verb."""
     if as_json:
-        print(json.dumps(facts, allow_nan=False, default=str))
+        print(json.dumps(_plain(facts), allow_nan=False, default=str))
     elif not quiet:
         print(text)
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: unknown numbers are null, numpy's numbers plain ones."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def spacing_of(text: str | None, mpp: float | None) -> tuple[float, float, float] | None:

@@ -1,4 +1,4 @@
-"""Verbs from nuclei to tissue: train-encoder, embed, certify, spatial."""
+"""Verbs from nuclei to tissue: encoders, atlases, neighbours."""
 
 from __future__ import annotations
 
@@ -68,6 +68,78 @@ def embed(
     )  # fmt: skip
     facts = {"output": str(output), "nuclei": len(atlas), "dimensions": atlas.embedding.shape[1]}
     say(f"{len(atlas)} nuclei in {output}", facts, as_json=as_json, quiet=quiet)
+
+
+def subtypes(
+    atlas: Atlas,
+    levels: Annotated[str, typer.Option(help="About so many subtypes, coarse to fine.")] = (
+        "8,25,80"
+    ),
+    seed: Annotated[int, typer.Option(help="Same seed, same subtypes and map.")] = 0,
+    reference: Annotated[
+        Path | None, typer.Option(help="ATLAS whose subtypes are passed on.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="2D map: auto, umap, pca or none.")] = "auto",
+    n_landmarks: Annotated[int, typer.Option(help="Nuclei the map is fitted on.")] = 100_000,
+    n_replicates: Annotated[int, typer.Option(help="Bootstrap of the stability.")] = 10,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Group nuclei into subtypes and describe them in plain words."""
+    from nucleoscope.flow.atlas import subtypes as run
+
+    if method not in ("auto", "umap", "pca", "none"):
+        raise CallError(f"--method is auto, umap, pca or none; found {method!r}.")
+    result = run(
+        atlas, levels=numbers_of(levels, "--levels"), seed=seed, reference=reference,
+        method=method, n_landmarks=n_landmarks, n_replicates=n_replicates,  # type: ignore[arg-type]
+    )  # fmt: skip
+    levels_found = result.report["levels"]
+    lines = [f"level {level['level']}: {level['found']} subtypes" for level in levels_found]
+    for level in levels_found[:1]:
+        lines += [f"  {card['name']}: {card['text']}" for card in level["subtypes"]]
+    say("\n".join(lines), {"atlas": str(atlas), "levels": levels_found},
+        as_json=as_json, quiet=quiet)  # fmt: skip
+
+
+def transfer(
+    atlas: Atlas,
+    reference: Annotated[
+        Path, typer.Option(metavar="ATLAS|TABLE", help="Typed atlas, or types of some nuclei.")
+    ],
+    seed: Annotated[int, typer.Option(help="Of the sample that says what is novel.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Give nuclei the types of those that look alike, or none."""
+    from nucleoscope.flow.atlas import transfer as run
+
+    frame = run(atlas, reference=reference, seed=seed).table.frame
+    counts = frame["type"].replace("", "(none)").value_counts().to_dict()
+    text = "\n".join(f"{name}: {n}" for name, n in counts.items())
+    say(text, {"atlas": str(atlas), "types": counts}, as_json=as_json, quiet=quiet)
+
+
+def search(
+    atlas: Atlas,
+    nucleus: Annotated[str, typer.Option(help="Its id, or IMAGE:ID.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 24,
+    image: Annotated[str | None, typer.Option(help="Image of the nucleus.")] = None,
+    only_image: Annotated[str | None, typer.Option(help="Look in this image only.")] = None,
+    only_type: Annotated[str | None, typer.Option(help="Look at this type only.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the index, where it is made.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the nuclei that look most like one."""
+    from nucleoscope.flow.atlas import search as run
+
+    found = run(
+        atlas, nucleus=nucleus, k=k, image=image, only_image=only_image, only_type=only_type,
+        seed=seed,
+    )  # fmt: skip
+    say(found.to_string(index=False), {"nuclei": found.to_dict("records")},
+        as_json=as_json, quiet=quiet)  # fmt: skip
 
 
 def certify(

@@ -16,11 +16,13 @@ from nucleoscope.atlas.search import EXACT_BELOW, Index, build_index, nearest, s
 from nucleoscope.atlas.subtypes import LEVELS, Subtypes, assign_subtypes, exemplars, find_subtypes
 from nucleoscope.atlas.transfer import DEFAULT_VOTE, Vote, transfer_types
 from nucleoscope.data.atlas import Atlas
+from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.flow.run import Run
 from nucleoscope.io import guard
 from nucleoscope.io.atlas import is_atlas, read_atlas, write_layer
 from nucleoscope.io.atlas_index import StoredIndex, json_ready, read_index, write_index
+from nucleoscope.io.tables import types_of
 
 AtlasLike = str | Path | Atlas
 
@@ -115,6 +117,8 @@ def transfer(
         An ATLAS folder, which gets ``transfer.parquet``; or an ``Atlas``.
     reference
         A typed atlas of the same encoder; the same folder passes types on to the untyped nuclei.
+        Or a table (CSV or Parquet) with ``id, type`` and, of several images, ``image``: types of
+        some of this atlas's own nuclei.
     vote
         How the vote is counted.
 
@@ -128,7 +132,7 @@ def transfer(
         No finished atlas, no typed nucleus in the reference, or another encoder.
     """
     given = _opened(atlas)
-    typed = _opened(reference)
+    typed = _typed_by(given, reference) if _is_table(reference) else _opened(reference)
     names = typed.table.frame["type"].to_numpy()
     frame = transfer_types(given.embedding, typed.embedding, names, vote=vote, seed=seed)
     if not isinstance(atlas, Atlas):
@@ -199,6 +203,19 @@ def search(
 def _opened(atlas: AtlasLike) -> Atlas:
     """An atlas as it is, or from its folder."""
     return atlas if isinstance(atlas, Atlas) else read_atlas(atlas)
+
+
+def _is_table(reference: AtlasLike) -> bool:
+    return not isinstance(reference, Atlas) and Path(reference).is_file()
+
+
+def _typed_by(atlas: Atlas, table: Any) -> Atlas:
+    """The atlas's own nuclei with the types a table gives some of them."""
+    types = types_of(atlas.table, table)
+    if not (types != "").any():
+        raise InputError(f"{table}: none of its nuclei is in the atlas.")
+    frame = atlas.table.frame.assign(type=types)
+    return atlas.with_parts(table=NucleusTable(frame))
 
 
 def _level_columns(frame: pd.DataFrame) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import InputError
@@ -171,3 +173,36 @@ def read_csv(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> pd.DataFra
     for column in _text_columns(frame):
         frame[column] = restore_cells(frame[column].fillna("").astype(str))
     return frame
+
+
+def types_of(
+    table: NucleusTable, path: Path | str, *, limits: Limits = DEFAULT_LIMITS
+) -> NDArray[np.object_]:
+    """The type that a file gives each nucleus of a table, ``""`` where it gives none.
+
+    Parameters
+    ----------
+    table
+        The nuclei.
+    path
+        CSV or Parquet with ``id, type`` and, of several images, ``image``.
+
+    Raises
+    ------
+    InputError
+        A column is missing or an id repeats.
+    """
+    path = Path(path)
+    with guard.reading(path), path.open("rb") as file:
+        is_parquet = file.read(4) == b"PAR1"
+    told = _from_parquet(path, limits) if is_parquet else read_csv(path, limits=limits)
+    needed = ["id", "type"] + (["image"] if table.frame["image"].nunique() > 1 else [])
+    missing = [c for c in needed if c not in told.columns]
+    if missing:
+        raise InputError(f"{path}: a table of types needs a column {missing[0]!r} here.")
+    keys = ["image", "id"] if "image" in told.columns else ["id"]
+    if told.duplicated(keys).any():
+        raise InputError(f"{path}: an id repeats.")
+    joined = table.frame[["image", "id"]].merge(told[[*keys, "type"]], on=keys, how="left")
+    types: NDArray[np.object_] = joined["type"].fillna("").astype(str).to_numpy(dtype=object)
+    return types

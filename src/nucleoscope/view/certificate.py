@@ -20,7 +20,7 @@ from nucleoscope.flow.certify import Certificate, certificate, joined
 from nucleoscope.io import guard
 from nucleoscope.io.atlas import read_atlas
 from nucleoscope.io.crops import read_crops
-from nucleoscope.io.tables import read_table
+from nucleoscope.io.tables import types_of
 from nucleoscope.learn.encode import embed, untrained
 from nucleoscope.learn.encoder_model import load_encoder
 from nucleoscope.learn.encoder_recipes import encoder_recipe
@@ -70,7 +70,7 @@ def certify(
     output
         HTML file to write; None only returns the figures.
     types
-        Table of types (``image, id, type``), where the atlas has none.
+        Table of types (``id, type`` and perhaps ``image``), where the atlas has none.
     embedding
         Name to Parquet file of another embedding (CellViT, UNI, ...): columns ``image, id`` and
         either one list column or one column per dimension.
@@ -125,9 +125,7 @@ def _opened(atlas: str | Path | Atlas, types: str | Path | None) -> _Judged:
     frame = opened.table.frame
     names = frame["type"].to_numpy(dtype=np.str_)
     if types is not None:
-        told = read_table(types).frame.set_index(["image", "id"])["type"]
-        wanted = pd.MultiIndex.from_frame(frame[["image", "id"]])
-        names = told.reindex(wanted).fillna("").to_numpy(dtype=np.str_)
+        names = types_of(opened.table, types).astype(np.str_)
     if not (names != "").any():
         raise CallError("no nucleus has a type; give a table of types with --types.")
     crops = None
