@@ -536,9 +536,7 @@ def _eroded(known: Tensor) -> Tensor:
     return F.max_pool2d(unknown, 5, stride=1, padding=2).squeeze(1) == 0
 
 
-def _scope(
-    target: Tensor, labelled: Tensor, *, everywhere: bool
-) -> tuple[Tensor, Tensor | None]:
+def _scope(target: Tensor, labelled: Tensor, *, everywhere: bool) -> tuple[Tensor, Tensor | None]:
     """Targets and labelled pixels; everywhere, the unlabelled ones are background."""
     if everywhere:
         return torch.where(_same_shape(target, labelled), target, 0), None
