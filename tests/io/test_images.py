@@ -77,8 +77,9 @@ def test_the_format_is_known_by_content_and_not_by_name(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("head", "what"),
-    [(b"ZISRAWFILE", "CZI"), (b"\x89HDF\r\n\x1a\n", "HDF5"), (b"PK\x03\x04", "zip"),
-     (b"\x93NUMPY", "as_volume"), (b"hello", "we read TIFF"), (b"", "we read TIFF")],
+    [(b"SQLite format 3", "database"), (b"\x89HDF\r\n\x1a\n", "HDF5"), (b"PK\x03\x04", "zip"),
+     (b"\x93NUMPY", "as_volume"), (b"hello", "we read LSM, TIFF"),
+     (b"", "we read LSM, TIFF")],
 )  # fmt: skip
 def test_another_format_is_named_and_refused(head: bytes, what: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
@@ -174,7 +175,7 @@ def test_axes_that_do_not_fit_are_refused(axes: str, shape: tuple, error: type) 
         as_volume(np.zeros(shape, np.uint8), axes=axes)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int32, bool, np.complex64, np.float16])
+@pytest.mark.parametrize("dtype", [np.int32, bool, np.complex64, np.float16])
 def test_other_pixel_types_are_refused_by_name(dtype: type) -> None:
     with pytest.raises(InputError, match="nucleoscope reads uint8"):
         as_volume(np.zeros((3, 3), dtype), axes="YX")
@@ -263,13 +264,9 @@ def test_every_real_image_is_read_or_refused_in_one_sentence(data: Path) -> None
         assert info.spacing == spacing, name
     for name, why in {
         "cells3d/nuclei.tif": "--axes",
-        "formats/multi-channel.ome.tif": "int8",
-        "formats/multifile-Z1.ome.tiff": "describes no image",
-        "formats/unopenable.tiff": "damaged",
+        "formats/unopenable.tiff": "codec that is not read",
         "formats/unreadable.svs": "damaged",
-        "formats/DAPI_GFP.czi": "CZI",
-        "slides/small_vectra.qptiff": "differ in size",
-        "slides/small_dicom.dcm": "no image format",
+        "slides/small_dicom.dcm": "a DICOM file",
         "formats/qupath_project": "folder without",
     }.items():
         error = refusal(lambda name=name: read_volume(data / name))

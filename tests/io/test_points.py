@@ -249,7 +249,7 @@ def test_no_bytes_make_a_parser_raise_anything_else(
 
 
 def test_every_format_has_a_row_of_its_own() -> None:
-    assert len({row.name for row in POINT_FORMATS}) == len(POINT_FORMATS) == 6
+    assert len({row.name for row in POINT_FORMATS}) == len(POINT_FORMATS) == 8
 
 
 # Real files

@@ -19,11 +19,13 @@ import re
 import secrets
 import shutil
 import socket
+import sqlite3
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -341,14 +343,16 @@ def read_zip(
         Not a zip archive, or damaged.
     """
     members: dict[str, bytes] = {}
+    seen: set[str] = set()
     left = min(limits.text_bytes, 100 * len(data) + MIB)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             limits.check("entries", len(entries), where)
             for entry in entries:
-                _check_entry(entry, members, where)
+                _check_entry(entry, seen, where)
                 name = entry.filename.casefold()
+                seen.add(name)
                 if entry.is_dir() or not name.endswith(suffix) or name.startswith("__macosx/"):
                     continue
                 with archive.open(entry) as file:
@@ -356,7 +360,7 @@ def read_zip(
                 left -= len(content)
                 if left < 0:
                     raise UnsafeInputError(f"{where}: the archive inflates beyond its limit.")
-                members[name] = content
+                members[entry.filename] = content
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError) as error:
         raise InputError(f"{where}: the zip archive is damaged ({error}).") from None
     return members
@@ -374,6 +378,110 @@ def _check_entry(entry: zipfile.ZipInfo, seen: Container[str], where: str) -> No
             f"{where}: the archive entry {name[:80]!r} is refused (it leaves the archive, is a "
             "link, is encrypted, or repeats a name)."
         )
+
+
+def zip_names(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> list[str]:
+    """Names of the entries of a zip archive; none where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            limits.check("entries", len(archive.infolist()), str(path))
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return []
+
+
+@contextlib.contextmanager
+def unpacked(
+    path: Path | str, *, limits: Limits = DEFAULT_LIMITS, only: Container[str] | None = None
+) -> Iterator[Path]:
+    """Unpack a zip archive into a temporary folder that is removed afterwards.
+
+    Parameters
+    ----------
+    path
+        The archive. Its bytes are counted while they inflate, up to 100 times its size.
+    limits
+        ``file_bytes`` and ``entries`` count.
+    only
+        File names whose content is wanted; the others become empty files.
+
+    Raises
+    ------
+    UnsafeInputError
+        As of ``read_zip``.
+    InputError
+        Damaged.
+    ResourceError
+        The disk is full.
+    """
+    path = Path(path)
+    left = min(limits.file_bytes, 100 * path.stat().st_size + MIB)
+    with tempfile.TemporaryDirectory(prefix="nucleoscope-") as name:
+        folder = Path(name)
+        seen: set[str] = set()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                limits.check("entries", len(archive.infolist()), str(path))
+                for entry in archive.infolist():
+                    _check_entry(entry, seen, str(path))
+                    seen.add(entry.filename.casefold())
+                    if not entry.is_dir():
+                        wanted = only is None or PurePath(entry.filename).name in only
+                        left = _unpack(archive, entry, folder, left, is_wanted=wanted)
+                        if left < 0:
+                            raise UnsafeInputError(
+                                f"{path}: the archive inflates beyond its limit."
+                            )
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+            raise InputError(f"{path}: the zip archive is damaged ({error}).") from None
+        yield folder
+
+
+def _unpack(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int, *, is_wanted: bool
+) -> int:
+    """One entry to disk, empty unless wanted; returns what is left of the allowed bytes."""
+    target = folder.joinpath(*entry.filename.replace("\\", "/").split("/"))
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(entry) as source, target.open("wb") as out:
+            while is_wanted and left >= 0 and (piece := source.read(MIB)):
+                left -= len(piece)
+                out.write(piece)
+    return left
+
+
+# Databases --------------------------------------------------------------------------------------
+
+SQLITE = b"SQLite format 3\x00"
+
+
+@contextlib.contextmanager
+def sqlite(path: Path | str) -> Iterator[sqlite3.Connection]:
+    """Open a SQLite database to read it: nothing in it may write, load or run anything.
+
+    Views and triggers run without trust, no other database can be attached, and the file is
+    opened as unchangeable, so that no journal is made beside it.
+
+    Raises
+    ------
+    InputError
+        Not a database, or damaged.
+    """
+    path = Path(path)
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    allowed = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+            connection.set_authorizer(
+                lambda action, *_: sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY
+            )
+            yield connection
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: the database cannot be read ({error}).") from None
 
 
 # Writing ----------------------------------------------------------------------------------------

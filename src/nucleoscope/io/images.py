@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import InputError
-from nucleoscope.io import guard, omezarr, raster, tiff
+from nucleoscope.io import bio, guard, lsm, omeset, omezarr, raster, tiff, zipped
 from nucleoscope.io.guard import DEFAULT_LIMITS, Limits
 from nucleoscope.io.raw import ImageInfo, RawImage, Request, arrange, check_axes, to_volume
 from nucleoscope.units import Spacing
@@ -32,7 +32,7 @@ class ImageFormat:
     name
         For messages.
     matches
-        ``(path, first 16 bytes) -> bool``; a folder has no bytes.
+        ``(path, first 132 bytes) -> bool``; a folder has no bytes.
     read
         ``(path, request) -> RawImage``.
     describe
@@ -47,23 +47,29 @@ class ImageFormat:
 
 #: A new format is one row here and passes ``nucleoscope.testing.ReaderContract``.
 READERS = [
+    ImageFormat("LSM", lsm.is_lsm, lsm.read, lsm.describe),
     ImageFormat("TIFF", tiff.is_tiff, tiff.read, tiff.describe),
     ImageFormat("OME-Zarr", omezarr.is_omezarr, omezarr.read, omezarr.describe),
+    ImageFormat("zipped OME-Zarr", zipped.is_zipped, zipped.read, zipped.describe),
     ImageFormat("PNG or JPEG", raster.is_raster, raster.read, raster.describe),
+    ImageFormat("OME companion", omeset.is_companion, omeset.read, omeset.describe),
+    ImageFormat("CZI, ND2 or LIF", bio.is_bio, bio.read, bio.describe),
 ]
 
 #: Formats that are known and not read here, so that the message can say so.
 _KNOWN = {
-    b"ZISRAWFILE": "a Zeiss CZI file; save it as OME-TIFF with ZEN or Bio-Formats",
-    b"\xda\xce\xbe\x0a": "a Nikon ND2 file; save it as OME-TIFF with NIS-Elements or Bio-Formats",
-    b"\x70\x00\x00\x00": "a Leica LIF file; save it as OME-TIFF with LAS X or Bio-Formats",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file; save it as OME-TIFF with its own program",
-    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"PK\x03\x04": "a zip archive without an OME-Zarr image; unpack it first",
     b"\x93NUMPY": "a numpy file; load it and call nucleoscope.io.images.as_volume",
+    b"\xac\xed\x00\x05": "Java's own serialisation (QuPath's .qpdata), which is not read; export "
+    "the objects in QuPath with File > Export objects as GeoJSON",
+    b"SQLite format 3": "a database, not an image; tiatoolbox's holds nuclei",
+    b"PAR1": "a table (Parquet), not an image",
 }
 
 _SUFFIXES = (
-    ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.zarr", ".ome.png", ".qptiff", ".tiff", ".tif",
+    ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.zarr.zip", ".zarr.zip", ".ome.zarr", ".ozx",
+    ".companion.ome", ".lsm", ".ome.png", ".qptiff", ".tiff", ".tif",
     ".btf", ".tf8", ".zarr", ".svs", ".ndpi", ".scn", ".mrxs", ".png", ".jpeg", ".jpg", ".czi",
     ".nd2", ".lif", ".dcm",
 )  # fmt: skip
@@ -111,11 +117,13 @@ def _format_of(path: Path) -> ImageFormat:
     with guard.reading(path):
         if not path.is_dir():
             with path.open("rb") as file:
-                head = file.read(16)
+                head = file.read(132)
         for row in READERS:
             if row.matches(path, head):
                 return row
     known = next((text for magic, text in _KNOWN.items() if head.startswith(magic)), None)
+    if head[128:] == b"DICM":
+        known = "a DICOM file, which is read by region as a slide (read_slide)"
     if known is None:
         what = "a folder without OME-Zarr metadata" if path.is_dir() else "no image format we read"
         names = ", ".join(row.name for row in READERS)
@@ -137,7 +145,8 @@ def read_volume(
     Parameters
     ----------
     path
-        OME-TIFF, ImageJ TIFF, plain TIFF, OME-Zarr, PNG, JPEG, or an SVS slide small enough.
+        OME-TIFF (one file or several), ImageJ TIFF, LSM, qptiff, plain TIFF, OME-Zarr (a folder
+        or a zip), PNG, JPEG, an SVS slide small enough; CZI, ND2 and LIF with the extra ``bio``.
     axes
         Letters of TCZYXS, slowest first, for a file that names none, such as ``"ZCYX"``.
     spacing

@@ -17,7 +17,7 @@ from nucleoscope.data.region import Region
 from nucleoscope.errors import InputError
 from nucleoscope.io import guard
 from nucleoscope.io.guard import DEFAULT_LIMITS, Limits
-from nucleoscope.io.roi import MAGIC, parse_roi
+from nucleoscope.io.roi import MAGIC, parse_roi, roi_files
 
 Ring = NDArray[np.float64]
 
@@ -108,11 +108,12 @@ def read_region(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Region:
     [[0.0, 0.0], [0.0, 9.0], [5.0, 9.0]]
     """
     path, where = Path(path), str(path)
+    if path.is_dir():
+        raise InputError(f"{path}: it is a folder; give a file of outlines.")
     data = guard.read_bytes(path, limits=limits)
     with guard.reading(path):
         if data.startswith((MAGIC, guard.ZIP)):
-            is_zip = data.startswith(guard.ZIP)
-            files = guard.read_zip(data, where, limits, suffix=".roi") if is_zip else {where: data}
+            files = roi_files(data, where, limits)
             rings = [
                 ring - 0.5 for name, raw in files.items() for ring in parse_roi(raw, name).rings
             ]

@@ -6,7 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -18,8 +18,9 @@ from nucleoscope.errors import InputError
 from nucleoscope.io import guard
 from nucleoscope.io.guard import DEFAULT_LIMITS, Limits
 from nucleoscope.io.outlines import as_coordinates, features, shift_of
-from nucleoscope.io.roi import MAGIC, parse_roi
+from nucleoscope.io.roi import MAGIC, parse_roi, roi_files
 from nucleoscope.io.tables import restore_cells, write_csv
+from nucleoscope.units import Spacing, check_spacing
 
 _LOG = logging.getLogger("nucleoscope.io.points")
 
@@ -32,6 +33,7 @@ class _Source:
     where: str
     image: str | None
     limits: Limits
+    spacing: Spacing | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,55 @@ def _of_image(frame: pd.DataFrame, source: _Source) -> pd.DataFrame:
     return frame
 
 
+def _trackmate(source: _Source) -> Points:
+    """TrackMate's spots: micrometres from the centre of the first pixel, or pixels.
+
+    Its second to fourth lines repeat the names and say the units.
+    """
+    frame, where = _frame(source), source.where
+    columns = [f"position_{axis}" for axis in "zyx"]
+    head = frame.head(3)
+    is_text = pd.to_numeric(head["position_x"].str.strip(), errors="coerce").isna()
+    extra = int(is_text.to_numpy().argmin()) if not is_text.all() else len(head)
+    units = {text.strip("() ").casefold() for text in head["position_x"].head(extra)}
+    frame = frame.iloc[extra:].reset_index(drop=True)
+    frames = (
+        frame["frame"].str.strip() if "frame" in frame else frame["position_x"].map(lambda _: "0")
+    )
+    if frames.nunique() > 1:
+        raise InputError(
+            f"{where}: its spots lie in {frames.nunique()} frames; keep one time point."
+        )
+    zyx = np.stack([_numbers(frame, c, where) if c in frame else np.zeros(len(frame))
+                    for c in columns], axis=1)  # fmt: skip
+    if not units & {"pixel", "pixels"}:
+        zyx = zyx / _steps(source)
+    types = frame["type"] if "type" in frame else pd.Series([""] * len(frame), dtype=str)
+    return _of_zyx(zyx, restore_cells(types.str.strip()).tolist(), where)
+
+
+def _imaris(source: _Source) -> Points:
+    """Imaris' Position statistics: micrometres from the corner of the first voxel."""
+    lines = source.data.splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines[:20]) if b"position x" in line.lower())
+    frame = _frame(replace(source, data=b"".join(lines[at:])))
+    where = source.where
+    if "time" in frame and frame["time"].nunique() > 1:
+        raise InputError(f"{where}: its spots are of several times; keep one time point.")
+    zyx = np.stack([_numbers(frame, f"position {axis}", where) for axis in "zyx"], axis=1)
+    return _of_zyx(zyx / _steps(source) - 0.5, [""] * len(frame), where)
+
+
+def _steps(source: _Source) -> NDArray[np.float64]:
+    """The spacing, which positions in micrometres need."""
+    if source.spacing is None:
+        raise InputError(
+            f"{source.where}: its spots are in micrometres; give the voxel size of their image "
+            "with --spacing Z,Y,X."
+        )
+    return np.asarray(source.spacing, dtype=np.float64)
+
+
 def _of_zyx(zyx: NDArray[np.float64], types: list[str], where: str) -> Points:
     """Points from rows of z, y, x."""
     return Points(zyx[:, 0], zyx[:, 1], zyx[:, 2], np.array(types, dtype=np.str_), None, where)
@@ -240,10 +291,7 @@ def _geojson(source: _Source) -> Points:
 
 def _rois(source: _Source) -> Points:
     """ImageJ point ROIs, alone or in a zip."""
-    is_zip = source.data.startswith(guard.ZIP)
-    files = {source.where: source.data}
-    if is_zip:
-        files = guard.read_zip(source.data, source.where, source.limits, suffix=".roi")
+    files = roi_files(source.data, source.where, source.limits)
     found = [parse_roi(raw, name).points for name, raw in files.items()]
     zyx = np.concatenate([np.empty((0, 3)), *found])
     if not len(zyx):
@@ -263,13 +311,19 @@ POINT_FORMATS = [
     ),
     PointFormat("GeoJSON", _is_json, _geojson),
     PointFormat("LECL sheet", _has("filename", "x", "y", _SLICE, "category"), _sheet),
+    PointFormat("TrackMate spots", _has("position_x", "position_y"), _trackmate),
+    PointFormat("Imaris spots", lambda head: b"position x,position y" in head.lower(), _imaris),
     PointFormat("napari points", _has("axis-0", "axis-1"), _napari),
     PointFormat("points CSV", _has("y", "x"), _contract),
 ]
 
 
 def read_points(
-    path: Path | str, *, image: str | None = None, limits: Limits = DEFAULT_LIMITS
+    path: Path | str,
+    *,
+    image: str | None = None,
+    spacing: Spacing | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Points:
     """Read point annotations of any known format.
 
@@ -277,9 +331,11 @@ def read_points(
     ----------
     path
         CSV with ``y,x`` (optionally ``id,z,type``), napari points CSV, Cell Counter XML, the LECL
-        authors' sheet, GeoJSON points, ImageJ point ROI or RoiSet zip.
+        authors' sheet, GeoJSON points, ImageJ point ROI or RoiSet zip, TrackMate or Imaris spots.
     image
         Which image of a sheet that holds several.
+    spacing
+        ``(z, y, x)`` um of the image, for spots in micrometres.
 
     Returns
     -------
@@ -304,17 +360,20 @@ def read_points(
     ([[1.0, 2.5, 3.0]], ['positive'])
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: it is a folder; give a file of points.")
     data = guard.read_bytes(path, limits=limits)
     with guard.reading(path):
         row = next((row for row in POINT_FORMATS if row.matches(data[:4096])), None)
         if row is None:
             names = ", ".join(row.name for row in POINT_FORMATS)
             found = ", ".join(_header(data[:4096]))[:80] or "nothing"
+            found = found if found.isprintable() else "no text"
             raise InputError(
                 f"{path}: its first line is {found!r}, which is none of {names}; a CSV needs the "
                 "columns y and x."
             )
-        points = row.parse(_Source(data, str(path), image, limits))
+        points = row.parse(_Source(data, str(path), image, limits, check_spacing(spacing)))
     if n := n_duplicates(points):
         _LOG.warning("%s: %d points repeat the place of another.", path, n)
     return points

@@ -199,6 +199,16 @@ def unique_names(
     return tuple(result), ((note,) if changed else ())
 
 
+def _unsigned(data: NDArray[np.generic], where: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """Signed pixels of 8 or 16 bits as unsigned ones, or as float32 where some are negative."""
+    if data.dtype not in (np.int8, np.int16):
+        return data, ()
+    width = data.dtype.itemsize * 8
+    is_negative = data.size > 0 and int(data.min()) < 0
+    kept = data.astype(np.float32 if is_negative else f"uint{width}")
+    return kept, (f"{where}: its {data.dtype} pixels are read as {kept.dtype}.",)
+
+
 def to_volume(raw: RawImage, request: Request, path: Path | str, name: str) -> Volume:
     """A checked Volume from what a reader found and what the caller said."""
     spacing, notes = raw.spacing, list(raw.notes)
@@ -208,10 +218,12 @@ def to_volume(raw: RawImage, request: Request, path: Path | str, name: str) -> V
             notes.append(f"--spacing {given} replaces the scale {spacing} of the file.")
         spacing = given
     n = raw.data.shape[0]
+    data, more = _unsigned(raw.data, str(path))
+    notes += more
     names = raw.channels if request.channels is None else request.channels
     if names is None:
         names = RGB if raw.is_rgb else tuple(f"ch{index}" for index in range(n))
     if len(names) != n:
         raise CallError(f"{path}: {len(names)} channel names were given for {n} channels.")
-    volume = Volume(raw.data, tuple(names), spacing, name, raw.is_rgb, raw.is_2d)
+    volume = Volume(data, tuple(names), spacing, name, raw.is_rgb, raw.is_2d)
     return replace(volume, notes=tuple(notes))

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.errors import InputError
+from nucleoscope.io import guard
+from nucleoscope.io.guard import Limits
 
 MAGIC = b"Iout"
 _HEADER = 64
@@ -41,6 +43,26 @@ class Roi:
 
     rings: tuple[NDArray[np.float64], ...]
     points: NDArray[np.float64]
+
+
+def roi_files(data: bytes, where: str, limits: Limits) -> dict[str, bytes]:
+    """The .roi files of one file: itself, those of a zip, or those of a RoiSet.zip within a zip.
+
+    Raises
+    ------
+    InputError, UnsafeInputError
+        As of ``guard.read_zip``.
+    """
+    if not data.startswith(guard.ZIP):
+        return {where: data}
+    found = guard.read_zip(data, where, limits, suffix=".roi")
+    if found:
+        return found
+    inner = guard.read_zip(data, where, limits, suffix=".zip")
+    if len(inner) != 1:
+        return {}
+    (name, packed), *_ = inner.items()
+    return guard.read_zip(packed, f"{where}: {name}", limits, suffix=".roi")
 
 
 def _unpack(code: str, data: bytes, at: int, where: str) -> tuple[float, ...]:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import InputError
-from nucleoscope.io import guard
+from nucleoscope.io import guard, omeset
+from nucleoscope.io.qptiff import MARK, parse_qptiff
 from nucleoscope.io.raw import (
     RGB,
     ImageInfo,
@@ -34,7 +35,14 @@ from nucleoscope.io.raw import (
     to_um,
     unique_names,
 )
-from nucleoscope.io.tiffmeta import Declared, parse_imagej, parse_ome, parse_shaped, plain
+from nucleoscope.io.tiffmeta import (
+    Declared,
+    SpreadOverFiles,
+    parse_imagej,
+    parse_ome,
+    parse_shaped,
+    plain,
+)
 from nucleoscope.io.tiffpages import (
     allocate,
     check_page,
@@ -120,6 +128,8 @@ def _declared(path: Path, tif: Any, pages: list[Any], request: Request) -> Decla
     limits = request.limits
     if "<OME" in text or "</OME" in text or "OME>" in text[-20:]:
         return _with_conflicts(parse_ome(text, where, limits), pages[0], where)
+    if MARK in text:
+        return _with_tag_scale(parse_qptiff(pages, where, limits), pages[0], where)
     if text.startswith("ImageJ="):
         return parse_imagej(text, _resolution(pages[0]), where, limits)
     if text.lstrip().startswith('{"shape"'):
@@ -191,6 +201,8 @@ def _without_pyramid(
     first = pages[0]
     if declared.kind == "Aperio SVS":
         return pages[:1], list(declared.notes)
+    if declared.kind == "qptiff":
+        return pages, list(declared.notes)
     smaller = all(
         p.imagelength < first.imagelength and p.samplesperpixel == first.samplesperpixel
         for p in pages[1:]
@@ -363,7 +375,7 @@ def is_tiff(path: Path, head: bytes) -> bool:
 
 
 def read(path: Path, request: Request) -> RawImage:
-    """Read a TIFF file completely.
+    """Read a TIFF file completely, with the files beside it that hold its other planes.
 
     Raises
     ------
@@ -372,6 +384,14 @@ def read(path: Path, request: Request) -> RawImage:
     UnsafeInputError
         It claims more than it can hold, or its XML has entities.
     """
+    try:
+        return _read(path, request)
+    except SpreadOverFiles:
+        return omeset.read(path, request)
+
+
+def _read(path: Path, request: Request) -> RawImage:
+    """One file that holds all its planes."""
     where = str(path)
     with _opened(path, request) as (layout, file):
         page = layout.pages[0]
@@ -387,6 +407,14 @@ def read(path: Path, request: Request) -> RawImage:
 
 def describe(path: Path, request: Request) -> ImageInfo:
     """What a TIFF file declares, checked but not decoded; axes nobody named appear as ``Z``."""
+    try:
+        return _describe(path, request)
+    except SpreadOverFiles:
+        return omeset.describe(path, request)
+
+
+def _describe(path: Path, request: Request) -> ImageInfo:
+    """One file that holds all its planes."""
     with _opened(path, replace(request, as_labels=True)) as (layout, _):
         page = layout.pages[0]
         c = 3 if layout.is_rgb else layout.n_channels

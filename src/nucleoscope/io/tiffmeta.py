@@ -51,12 +51,12 @@ class Declared:
 # OME --------------------------------------------------------------------------------------------
 
 
-def _children(element: Element, name: str) -> list[Element]:
+def children(element: Element, name: str) -> list[Element]:
     """Child elements of that name in any namespace."""
     return [child for child in element if child.tag.rpartition("}")[2] == name]
 
 
-def _count(element: Element, name: str, where: str, default: int | None = None) -> int:
+def count_of(element: Element, name: str, where: str, default: int | None = None) -> int:
     """A positive (or, with a default, non-negative) integer attribute."""
     text = element.get(name)
     if text is None and default is not None:
@@ -85,22 +85,27 @@ def _physical(pixels: Element, axis: str, where: str) -> tuple[float | None, tup
     return um, ()
 
 
+class SpreadOverFiles(InputError):
+    """The planes of an OME-TIFF lie in several files; ``metadata`` is the file that lists them."""
+
+    def __init__(self, where: str, metadata: str) -> None:
+        super().__init__(f"{where}: its planes are spread over other files ({metadata[:80]}).")
+        self.metadata = metadata
+
+
 def _check_single_file(root: Element, pixels: Element, where: str) -> None:
-    """Refuse images whose planes lie in other files."""
+    """Say when planes lie in other files."""
     own = root.get("UUID")
-    for child in _children(pixels, "TiffData"):
-        for uuid in _children(child, "UUID"):
+    for child in children(pixels, "TiffData"):
+        for uuid in children(child, "UUID"):
             file = uuid.get("FileName")
             same = file is None or PurePath(file).name == PurePath(where).name
             if not same and (own is None or (uuid.text or "").strip() != own):
-                raise InputError(
-                    f"{where}: its planes are spread over other files ({str(file)[:80]}); "
-                    "save it as one OME-TIFF."
-                )
+                raise SpreadOverFiles(where, PurePath(where).name)
 
 
 @dataclass(frozen=True)
-class _Pixels:
+class PixelsSizes:
     """Sizes of one OME Pixels element; ``order`` is slowest first, without Y and X."""
 
     order: str
@@ -109,40 +114,41 @@ class _Pixels:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes of ``order``."""
         return tuple(self.sizes[axis] for axis in self.order)
 
 
-def _pixels_sizes(pixels: Element, where: str, limits: Limits) -> _Pixels:
+def pixels_sizes(pixels: Element, where: str, limits: Limits) -> PixelsSizes:
     """Read SizeC, SizeZ, SizeT, DimensionOrder and SamplesPerPixel."""
     order = pixels.get("DimensionOrder", "")
     if len(order) != 5 or not order.startswith("XY") or set(order) != set("XYZCT"):
         raise InputError(f"{where}: its OME-XML has DimensionOrder={order!r}, which is none.")
-    sizes = {axis: _count(pixels, f"Size{axis}", where) for axis in "ZCT"}
-    samples = {_count(c, "SamplesPerPixel", where, 1) or 1 for c in _children(pixels, "Channel")}
+    sizes = {axis: count_of(pixels, f"Size{axis}", where) for axis in "ZCT"}
+    samples = {count_of(c, "SamplesPerPixel", where, 1) or 1 for c in children(pixels, "Channel")}
     n_samples = samples.pop() if len(samples) == 1 else 1
     if sizes["C"] % n_samples:
         raise InputError(f"{where}: SizeC={sizes['C']} is no multiple of {n_samples} samples.")
     sizes["C"] //= n_samples
     limits.check("pages", math.prod(sizes.values()), where)
-    return _Pixels(order[:1:-1], sizes, n_samples)
+    return PixelsSizes(order[:1:-1], sizes, n_samples)
 
 
-def _page_map(pixels: Element, sizes: _Pixels, start: int, where: str) -> NDArray[np.int64]:
+def _page_map(pixels: Element, sizes: PixelsSizes, start: int, where: str) -> NDArray[np.int64]:
     """Page of every plane by the TiffData elements; -1 where none is named."""
     total = math.prod(sizes.shape)
-    blocks = _children(pixels, "TiffData")
+    blocks = children(pixels, "TiffData")
     if not blocks:
         return np.arange(start, start + total).reshape(sizes.shape)
     pages = np.full(total, -1, dtype=np.int64)
     following = start
     for block in blocks:
-        first = tuple(_count(block, f"First{axis}", where, 0) for axis in sizes.order)
+        first = tuple(count_of(block, f"First{axis}", where, 0) for axis in sizes.order)
         if any(f >= s for f, s in zip(first, sizes.shape, strict=True)):
             raise InputError(f"{where}: a TiffData of its OME-XML lies outside the image.")
         at = int(np.ravel_multi_index(first, sizes.shape))
         has_page = block.get("IFD") is not None
-        page = _count(block, "IFD", where, following)
-        n = _count(block, "PlaneCount", where, 1 if has_page else total - at)
+        page = count_of(block, "IFD", where, following)
+        n = count_of(block, "PlaneCount", where, 1 if has_page else total - at)
         if at + n > total:
             raise InputError(f"{where}: a TiffData of its OME-XML has more planes than fit.")
         pages[at : at + n] = np.arange(page, page + n)
@@ -156,19 +162,23 @@ def parse_ome(text: str, where: str, limits: Limits) -> Declared:
     Raises
     ------
     InputError
-        Not OME, spread over files, planes missing from the map or mapped twice.
+        Not OME, planes missing from the map or mapped twice.
+    SpreadOverFiles
+        The planes lie in several files.
     UnsafeInputError
         The XML has a document type or entities.
     """
     root = parse_xml(text, where=where, limits=limits)
-    images = _children(root, "Image")
-    blocks = [pixels for image in images for pixels in _children(image, "Pixels")]
+    images = children(root, "Image")
+    blocks = [pixels for image in images for pixels in children(image, "Pixels")]
+    for pointer in children(root, "BinaryOnly"):
+        raise SpreadOverFiles(where, str(pointer.get("MetadataFile", "")))
     if not blocks:
         raise InputError(f"{where}: its OME-XML describes no image; open the main file instead.")
     start, maps, first = 0, [], None
     for pixels in blocks:
         _check_single_file(root, pixels, where)
-        sizes = _pixels_sizes(pixels, where, limits)
+        sizes = pixels_sizes(pixels, where, limits)
         first = first or sizes
         maps.append(_page_map(pixels, sizes, start, where))
         start = int(maps[-1].max()) + 1
@@ -178,11 +188,11 @@ def parse_ome(text: str, where: str, limits: Limits) -> Declared:
         raise InputError(f"{where}: its OME-XML does not give every plane a page of its own.")
     if int(used.max()) != len(used) - 1:
         raise InputError(f"{where}: the page numbers in its OME-XML leave gaps.")
-    return _from_pixels(blocks[0], first, maps[0], len(used), where, len(blocks))
+    return from_pixels(blocks[0], first, maps[0], len(used), where, len(blocks))
 
 
-def _from_pixels(
-    pixels: Element, sizes: _Pixels, pages: NDArray[np.int64], n_pages: int, where: str, n: int
+def from_pixels(
+    pixels: Element, sizes: PixelsSizes, pages: NDArray[np.int64], n_pages: int, where: str, n: int
 ) -> Declared:
     """Assemble what the first image of an OME file declares."""
     notes = [f"{where} holds {n} images; the first is read."] if n > 1 else []
@@ -191,14 +201,14 @@ def _from_pixels(
         um, odd = _physical(pixels, axis, where)
         lengths.append(um)
         notes.extend(odd)
-    names = tuple(channel.get("Name") for channel in _children(pixels, "Channel"))
+    names = tuple(channel.get("Name") for channel in children(pixels, "Channel"))
     return Declared(
         "OME-TIFF",
         sizes.order,
         sizes.shape,
         pages.ravel(),
         n_pages,
-        (_count(pixels, "SizeY", where), _count(pixels, "SizeX", where)),
+        (count_of(pixels, "SizeY", where), count_of(pixels, "SizeX", where)),
         pixels.get("Type"),
         names,
         (lengths[0], lengths[1], lengths[2]),

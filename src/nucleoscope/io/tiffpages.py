@@ -35,6 +35,9 @@ MAX_RATIO = {
 }  # fmt: skip
 OTHER_RATIO = 100_000
 
+#: Decoded bytes by which an LZW strip may exceed its pixels.
+_LZW_EXCESS = 64
+
 #: Codecs whose output size is exact, decoded here; the others go through tifffile.
 EXACT = {NO_COMPRESSION, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD}
 
@@ -157,6 +160,8 @@ def check_page(page: Any, n: int, size: int, where: str, limits: Limits) -> None
         )
     claimed = height * width * samples * page.bitspersample // 8
     compression = int(page.compression)
+    if compression != NO_COMPRESSION and compression not in tifffile.TIFF.DECOMPRESSORS:
+        raise InputError(f"{at} is packed with a codec that is not read ({compression}).")
     stored = sum(counts)
     if claimed > stored * MAX_RATIO.get(compression, OTHER_RATIO):
         raise UnsafeInputError(
@@ -262,7 +267,10 @@ def _decode_segment(
     if compression != NO_COMPRESSION:
         # Room for more than claimed, so that too much is noticed and not cut off.
         raw = tifffile.TIFF.DECOMPRESSORS[compression](raw, out=full + 64)
-    if len(raw) != wanted and not (is_last and len(raw) == full):
+    # Some scanners' LZW ends with a code too many: a few bytes behind the pixels, never within.
+    excess = len(raw) - wanted if compression == LZW else 0
+    is_whole = len(raw) == wanted or 0 < excess < _LZW_EXCESS
+    if not is_whole and not (is_last and len(raw) == full):
         raise InputError(
             f"{where}: a strip holds {len(raw):,} bytes where its page claims {wanted:,}; "
             "the file is damaged."

@@ -137,7 +137,9 @@ def read_mat(path: Path, head: bytes, source: Source) -> Nuclei:
             raise InputError(f"{path}: it holds {listed} and no inst_map.")
         for shape in shapes.values():
             source.limits.check("pixels", int(np.prod(shape, dtype=object)), source.where)
-        names = [name for name in ("inst_map", "inst_type", "inst_uid") if name in shapes]
+        # Lizard calls the same things class and id.
+        wanted = ("inst_map", "inst_type", "inst_uid", "class", "id")
+        names = [name for name in wanted if name in shapes]
         content = scipy_io.loadmat(path, variable_names=names)
         found = np.asarray(content["inst_map"])
         if found.dtype.kind == "f" and (found == np.round(found)).all():
@@ -148,12 +150,13 @@ def read_mat(path: Path, head: bytes, source: Source) -> Nuclei:
 
 def _typed(nuclei: Nuclei, content: dict[str, Any], where: str) -> Nuclei:
     """Nuclei with the types of ``inst_type``, where there are any."""
-    if "inst_type" not in content:
+    types = content.get("inst_type", content.get("class"))
+    if types is None:
         return nuclei
     frame = nuclei.table.frame
     ids = frame["id"].to_numpy()
-    types = np.asarray(content["inst_type"]).ravel()
-    of = np.asarray(content.get("inst_uid", ids)).ravel().astype(np.int64)
+    types = np.asarray(types).ravel()
+    of = np.asarray(content.get("inst_uid", content.get("id", ids))).ravel().astype(np.int64)
     if len(types) != len(of):
         raise InputError(f"{where}: {len(types)} types for {len(of)} nuclei.")
     by_id = dict(zip(of.tolist(), types.tolist(), strict=True))

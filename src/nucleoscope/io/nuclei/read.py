@@ -11,7 +11,7 @@ from nucleoscope.data.nuclei import Nuclei
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
 from nucleoscope.io.guard import DEFAULT_LIMITS, Limits
-from nucleoscope.io.nuclei import maps, outlined, stream, tables
+from nucleoscope.io.nuclei import coco, drawn, maps, outlined, stores, stream, tables
 from nucleoscope.io.nuclei.build import Source
 
 
@@ -37,12 +37,18 @@ class NucleiFormat:
 #: A new format is one row here; the first that matches is taken.
 NUCLEI_READERS = [
     NucleiFormat("label image or OME-Zarr labels", maps.is_label_image, maps.read_label_image),
+    NucleiFormat("GeoParquet", stores.is_geoparquet, stores.read_geoparquet),
     NucleiFormat("result of detect", tables.is_result, tables.read_result),
     NucleiFormat("HoVer-Net .mat", maps.is_mat, maps.read_mat),
     NucleiFormat("numpy instance map", maps.is_numpy, maps.read_numpy),
     NucleiFormat("HoVer-Net JSON", outlined.is_hovernet, outlined.read_hovernet),
     NucleiFormat("CellViT JSON", outlined.is_cellvit, outlined.read_cellvit),
+    NucleiFormat("COCO JSON", coco.is_coco, coco.read_coco),
     NucleiFormat("QuPath GeoJSON", outlined.is_geojson, outlined.read_geojson),
+    NucleiFormat("tiatoolbox AnnotationStore", stores.is_store, stores.read_store),
+    NucleiFormat("ImageJ ROIs", drawn.is_rois, drawn.read_rois),
+    NucleiFormat("ImageScope XML", drawn.is_imagescope, drawn.read_imagescope),
+    NucleiFormat("NuCLS table", drawn.is_nucls, drawn.read_nucls),
     NucleiFormat("CSV of centres", tables.is_csv, tables.read_centres),
 ]
 
@@ -61,7 +67,8 @@ def read_nuclei(
     path
         A label image (TIFF, PNG, OME-Zarr; StarDist and Cellpose masks), a folder or table that
         ``detect`` wrote, CSV of centres, QuPath GeoJSON (also gzip), HoVer-Net JSON or .mat,
-        CellViT JSON, or a plain .npy instance map.
+        CellViT JSON, COCO JSON, tiatoolbox AnnotationStore, GeoParquet, ImageJ RoiSet, ImageScope
+        XML (MoNuSeg), NuCLS CSV, or a plain .npy instance map.
     image
         Name of the image: value of the ``image`` column, and which rows of a file that holds
         several images.

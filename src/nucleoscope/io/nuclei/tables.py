@@ -15,7 +15,7 @@ from nucleoscope.io.images import read_labels
 from nucleoscope.io.nuclei.build import Source, without_doubles
 from nucleoscope.io.tables import read_csv, read_table
 
-_PARQUET = b"PAR1"
+PARQUET = b"PAR1"
 
 #: Names of the columns of centres, lower case: ours, MCMICRO's, CellProfiler's, scikit-image's.
 _CENTRES = (
@@ -30,7 +30,7 @@ _TYPES = ("type", "class", "classification", "phenotype")
 
 def is_result(path: Path, head: bytes) -> bool:
     """True for a folder of ``detect`` and for a Parquet table."""
-    return path.is_dir() or head.startswith(_PARQUET)
+    return path.is_dir() or head.startswith(PARQUET)
 
 
 def _folder(path: Path, image: str | None) -> Path:
