@@ -1,11 +1,13 @@
 """Spatial statistics beside squidpy: same input, one run, interleaved, equality checked.
 
-    python bench/bench_spatial.py [--quick] [--peer-python PATH] [--data CSV] [--only NAME ...]
+    python bench/bench_spatial.py [--quick | --thorough] [--peer-python PATH] [--data CSV]
+                                  [--only NAME ...] [--no-million]
 
 ``--peer-python`` is a Python with ``squidpy>=1.8.2`` and ``spatialdata>=0.7.3``; without it only
-our own figures are printed. Every measurement is a process of its own on one core: it warms up on a
-small input (compilation), then runs once and reports wall time, CPU time and how far the peak of
-its memory rose. Nothing is written outside a temporary folder.
+our own figures are printed. Each side is one process on one core; the two take turns. A task warms
+up on a small input (compilation), then runs and reports wall time, CPU time and how far the peak of
+its memory rose. Ratios are of CPU time, because the wall time of a shared machine says little.
+``--thorough`` repeats more often and permutes more. Nothing is written outside a temporary folder.
 """
 
 from __future__ import annotations
@@ -97,15 +99,19 @@ def ours(task: str, data: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         def run() -> dict[str, Any]:
             return {"ratio": spatial.co_occurrence(pattern, bins).ratio}
 
-    elif task in ("envelope", "envelope csr"):
+    elif task.startswith("envelope"):
         bins = spatial.Bins(float(data["reach"]), 49)
-        null = "csr" if task.endswith("csr") else "labelling"
+        null = task.removeprefix("envelope ")
 
         def run() -> dict[str, Any]:
             n = int(data["n_simulations"])
             found = spatial.curve_test(pattern, bins, null=null, n_simulations=n)
-            plain = spatial.cross_k(pattern, bins, correction="none").k
-            return {"p": found.p, "plain": np.stack([plain[i, i] for i in range(N_TYPES)])}
+
+            def plain() -> Any:  # for the check, not timed
+                k = spatial.cross_k(pattern, bins, correction="none").k
+                return np.stack([k[i, i] for i in range(N_TYPES)])
+
+            return {"p": found.p, "plain": plain}
 
     else:
         bins = spatial.Bins(200.0, 50)
@@ -182,18 +188,62 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def worker(side: str, task: str, folder: str) -> None:
+def forget_peak() -> None:
+    """Start the peak of this process's memory anew, where the system allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def worker(side: str) -> None:
+    """Do the tasks that come in, one line each: task, folder."""
     import warnings
 
     warnings.simplefilter("ignore")
     build = ours if side == "ours" else squidpys
-    build(task, dict(np.load(Path(folder) / "small.npz")))()
-    run = build(task, dict(np.load(Path(folder) / "data.npz")))
-    before, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()
-    found = run()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    np.savez(Path(folder) / f"{side}.npz", **found)
-    print(json.dumps({"wall": wall, "cpu": cpu, "mb": peak_mb() - before}))
+    for line in sys.stdin:
+        task, folder = json.loads(line)
+        build(task, dict(np.load(Path(folder) / "small.npz")))()
+        run = build(task, dict(np.load(Path(folder) / "data.npz")))
+        forget_peak()
+        before, wall, cpu = peak_mb(), time.perf_counter(), time.process_time()
+        found = run()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        figures = {"wall": wall, "cpu": cpu, "mb": peak_mb() - before}
+        arrays = {name: value() if callable(value) else value for name, value in found.items()}
+        np.savez(Path(folder) / f"{side}.npz", **arrays)
+        print("@" + json.dumps(figures), flush=True)
+
+
+class Side:
+    """One side's process; started with its first task."""
+
+    def __init__(self, python: str, name: str) -> None:
+        self.name = name
+        self.command = [python, str(Path(__file__).resolve()), "--worker", name]
+        self.process: subprocess.Popen[str] | None = None
+        #: What was measured, so that a peer meets the same question only once.
+        self.known: dict[tuple[str, int], tuple[list[dict[str, float]], dict[str, Any]]] = {}
+
+    def measure(self, task: str, folder: Path) -> dict[str, float]:
+        if self.process is None:
+            self.process = subprocess.Popen(
+                self.command, env=os.environ | ONE_CORE, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps([task, str(folder)]) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("@"):
+                figures: dict[str, float] = json.loads(line[1:])
+                return figures
+        raise SystemExit(f"{self.name} {task} failed")
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.communicate()
 
 
 @dataclass
@@ -201,6 +251,8 @@ class Case:
     """One comparison: what to run on what, how to check it, and the goal.
 
     With ``smaller``, squidpy runs on that instead and its figures are multiplied by ``times``.
+    ``alike`` is how many times more curves and simulated nuclei ours has; a ratio times it compares
+    like with like. ``peer_task`` when squidpy has another name for it.
     """
 
     name: str
@@ -212,52 +264,48 @@ class Case:
     peer_repeats: int = 3
     smaller: dict[str, Any] | None = None
     times: float = 1.0
-
-
-def measure(python: str, side: str, task: str, folder: Path) -> dict[str, float]:
-    command = [python, str(Path(__file__).resolve()), "--worker", side, task, str(folder)]
-    done = subprocess.run(
-        command, env=os.environ | ONE_CORE, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{side} {task} failed:\n{done.stderr[-2000:]}")
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
+    alike: float = 1.0
+    peer_task: str = ""
 
 
 def best(runs: list[dict[str, float]]) -> dict[str, float]:
     return {key: min(run[key] for run in runs) for key in runs[0]}
 
 
-def compare(case: Case, peer_python: str | None) -> str:
+def compare(case: Case, mine: Side, peer: Side | None) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        np.savez(folder / "data.npz", **case.data)
-        np.savez(folder / "small.npz", **small_like(case.data))
         for_peer = folder if case.smaller is None else folder / "smaller"
-        if case.smaller is not None:
-            for_peer.mkdir()
-            np.savez(for_peer / "data.npz", **case.smaller)
-            np.savez(for_peer / "small.npz", **small_like(case.smaller))
-        mine, peers = [], []
+        for place, data in ((folder, case.data), (for_peer, case.smaller)):
+            if data is not None:
+                place.mkdir(exist_ok=True)
+                np.savez(place / "data.npz", **data)
+                np.savez(place / "small.npz", **small_like(data))
+        asked = (case.peer_task or case.task, id(case.data))
+        known = peer.known.get(asked) if peer else None
+        own: list[dict[str, float]] = []
+        theirs: list[dict[str, float]] = [] if known is None else known[0]
         for turn in range(max(case.repeats, case.peer_repeats)):
             if turn < case.repeats:
-                mine.append(measure(sys.executable, "ours", case.task, folder))
-            if peer_python and turn < case.peer_repeats:
-                peers.append(measure(peer_python, "squidpy", case.task, for_peer))
-        found = dict(np.load(folder / "ours.npz"))
-        a = best(mine)
+                own.append(mine.measure(case.task, folder))
+            if peer and known is None and turn < case.peer_repeats:
+                theirs.append(peer.measure(asked[0], for_peer))
+        found, a = dict(np.load(folder / "ours.npz")), best(own)
         row = f"| {case.name} | {a['wall']:.3f} s ({a['cpu']:.3f}) | {a['mb']:.0f} MB "
-        if not peers:
+        if peer is None:
             return f"{row}| - | - | - | {case.check(found, {}, case.data)} | {case.goal} |"
-        b = {key: value * case.times for key, value in best(peers).items()}
+        answer = known[1] if known else dict(np.load(for_peer / "squidpy.npz"))
+        peer.known[asked] = theirs, answer
+        b = {key: value * case.times for key, value in best(theirs).items()}
         if case.smaller is not None:
             said = f"squidpy extrapolated {case.times:g}x (see its 20k row for the check)"
         else:
-            said = case.check(found, dict(np.load(folder / "squidpy.npz")), case.data)
-        times = f"{b['wall'] / a['wall']:.1f}x ({b['cpu'] / a['cpu']:.1f}x)"
+            said = case.check(found, answer, case.data)
+        ratio, alike = b["cpu"] / a["cpu"], ""
+        if case.alike != 1:
+            alike = f"; {ratio * case.alike:.0f}x per curve and simulated nucleus"
         return (
-            f"{row}| {b['wall']:.2f} s ({b['cpu']:.2f}) | {b['mb']:.0f} MB | {times} "
+            f"{row}| {b['wall']:.2f} s ({b['cpu']:.2f}) | {b['mb']:.0f} MB | {ratio:.1f}x{alike} "
             f"| {said} | {case.goal} |"
         )
 
@@ -345,44 +393,51 @@ def half_z(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any]) -> 
     return same_z(mine, peer, data | {"n_perms": data["n_perms"] / 2})
 
 
-def side_by_side(n: int, quick: bool) -> list[Case]:
+def side_by_side(n: int, how: str) -> list[Case]:
     data = nuclei(n)
-    graphed = data | graph_of(data) | {"n_perms": 100 if quick else 1000}
-    radii = data | squidpy_interval(data["at"])
     large = n > 50_000
+    n_perms = {"quick": 100, "usual": 200 if large else 1000, "thorough": 1000}[how]
+    graphed = data | graph_of(data) | {"n_perms": n_perms}
+    radii = data | squidpy_interval(data["at"])
     few = nuclei(20_000) if large else data
     smaller = few | squidpy_interval(few["at"]) if large else None
-    sims = 19 if quick or large else 99
+    sims = 19 if how == "quick" or large else 99
     curves = data | {"n_simulations": sims, "reach": 200.0, "n_observations": 1000}
     alike = curves | {"n_observations": n // N_TYPES}
-    reps = (1, 1) if quick else (3, 1 if n > 50_000 else 3)
-    size = f"{n // 1000}k"
-    perms = f"{graphed['n_perms']} permutations"
-    said = f"{sims} simulations, {size}"
+    reps = {"quick": (1, 1), "usual": (1, 1), "thorough": (3, 1 if large else 3)}[how]
+    size, perms = f"{n // 1000}k", f"{n_perms} permutations"
     k = "K of all 10 x 10 pairs to 200 px, translation, envelope"
-    plain = "squidpy: L of 10 types, no edge correction,"
     cases = [
         Case(f"Delaunay graph {size}", "delaunay", data, same_edges, "", *reps),
         Case(f"enrichment z, closed form, against {perms}, {size}", "enrichment", graphed, same_z,
-             "G6a 1,000x at 1000", *reps),
+             "G6a 1,000x at 1000", *reps, peer_task="permutations"),
         Case(f"enrichment, {perms} on both sides, {size}", "permutations", graphed, half_z,
              "G6a 5x", *reps),
         Case(f"co-occurrence, squidpy's 50 radii, {size}", "co_occurrence", radii, same_ratio,
              "G6b 10x at 20k", reps[0], 1, smaller, (n / 20_000) ** 2 if large else 1.0),
-        Case(f"{k}, relabelling; {plain} 1000 points a draw; {said}", "envelope", curves,
-             same_pairs, "G6c 50x", *reps),
-        Case(f"{k}, CSR; {plain} 1000 points a draw; {said}", "envelope csr", curves, same_pairs,
-             "G6c 50x", reps[0], 1),
-        Case(f"{k}, CSR; {plain} {n // N_TYPES} points a draw, as many as a type has; {said}",
-             "envelope csr", alike, same_pairs, "G6c 50x", reps[0], 1),
     ]  # fmt: skip
-    return [c for c in cases if not (large and c.data is alike)]
+    # squidpy: 10 curves of 1,000 points per draw; ours: 100 of them, of all nuclei.
+    more = 10 * n / (N_TYPES * 1000)
+    cases += [
+        Case(f"{k}, {null}; squidpy: L of 10 types, no edge correction, 1000 points a draw; "
+             f"{sims} simulations, {size}", f"envelope {null}", curves, same_pairs, "G6c 50x",
+             reps[0], 1, peer_task="ripley", alike=1.0 if null == "labelling-exact" else more)
+        for null in ("labelling-exact", "labelling", "csr")
+    ]  # fmt: skip
+    if how == "thorough" and not large:
+        cases.append(
+            Case(f"{k}, csr; squidpy: the same, {n // N_TYPES} points a draw, as many as a type "
+                 f"has; {sims} simulations, {size}", "envelope csr", alike, same_pairs, "G6c 50x",
+                 1, 1, peer_task="ripley", alike=10.0)
+        )  # fmt: skip
+    return cases
 
 
-def alone(n: int, quick: bool) -> list[Case]:
-    data, reps, size = nuclei(n, clustered=False), 1 if quick else 3, f"{n / 1e6:g}M"
+def alone(n: int, how: str) -> list[Case]:
+    data, reps, size = nuclei(n, clustered=False), 1 if how == "quick" else 3, f"{n / 1e6:g}M"
     graphed = data | graph_of(data) | {"n_perms": 1000}
     radii = data | squidpy_interval(data["at"])
+    curves = data | {"n_simulations": 19, "reach": 200.0}
     k = "cross-K 10 x 10 to 200 px"
     return [
         Case(f"Delaunay graph {size}", "delaunay", data, same_edges, "", 1),
@@ -392,10 +447,12 @@ def alone(n: int, quick: bool) -> list[Case]:
         Case(f"{k}, translation, {size}", "cross-k", data, finite_k, "G6b 0.6 s", reps),
         Case(f"co-occurrence, squidpy's 50 radii, {size}", "co_occurrence", radii, same_ratio,
              "G6b 5 s, 1 GB", reps),
+        Case(f"{k}, translation, envelope, labelling-exact, {size}", "envelope labelling-exact",
+             curves, same_pairs, "", 1),
     ]  # fmt: skip
 
 
-def real(path: Path, quick: bool) -> list[Case]:
+def real(path: Path, how: str) -> list[Case]:
     """Real coordinates: 9,711 cells of a multiplexed tissue section, types by their marker."""
     import pandas as pd
 
@@ -405,10 +462,10 @@ def real(path: Path, quick: bool) -> list[Case]:
     rank = frame[markers].rank(pct=True)
     codes = np.where(rank.max(axis=1) > 0.9, rank.to_numpy().argmax(axis=1), N_TYPES - 1)
     data = {"at": at - at.min(axis=0), "codes": codes, "side": float(np.ptp(at, axis=0).max())}
-    perms = {"n_perms": 1000 if quick else 10_000}
+    perms = {"n_perms": {"quick": 1000, "usual": 2000, "thorough": 10_000}[how]}
     return [
         Case(f"enrichment z, real cells, against {perms['n_perms']} permutations", "enrichment",
-             data | graph_of(data) | perms, same_z, "agreement", 1, 1),
+             data | graph_of(data) | perms, same_z, "agreement", 1, 1, peer_task="permutations"),
         Case("co-occurrence, real cells", "co_occurrence", data | squidpy_interval(data["at"]),
              same_ratio, "agreement", 1, 1),
     ]  # fmt: skip
@@ -421,27 +478,35 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="run the cases whose name holds one of these")
     parser.add_argument("--no-million", action="store_true", help="leave out the million nuclei")
     parser.add_argument("--data", type=Path, help="a CSV with Y_centroid, X_centroid and markers")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--thorough", action="store_true", help="more repeats and permutations")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        worker(*args.worker)
+        worker(args.worker)
         return
-    print(
-        "| what | ours: wall (CPU) | memory | squidpy: wall (CPU) | memory | ratio | check | goal |"
-    )
+    how = "quick" if args.quick else "thorough" if args.thorough else "usual"
+    heads = ("what", "ours: wall (CPU)", "memory", "squidpy: wall (CPU)", "memory", "CPU ratio")
+    print(f"| {' | '.join((*heads, 'check', 'goal'))} |")
     print("|---|---|---|---|---|---|---|---|")
-    makers: list[tuple[Callable[[], list[Case]], str | None]] = [
-        (lambda: side_by_side(20_000, args.quick), args.peer_python),
-        (lambda: side_by_side(100_000, args.quick), args.peer_python),
+    mine = Side(sys.executable, "ours")
+    peer = Side(args.peer_python, "squidpy") if args.peer_python else None
+    makers: list[tuple[Callable[[], list[Case]], Side | None]] = [
+        (lambda: side_by_side(20_000, how), peer),
+        (lambda: side_by_side(100_000, how), peer),
     ]
     if args.data:
-        makers.append((lambda: real(args.data, args.quick), args.peer_python))
+        makers.append((lambda: real(args.data, how), peer))
     if not args.no_million:
-        makers.append((lambda: alone(1_000_000, args.quick), None))
-    for make, peer in makers:
-        for case in make():
+        makers.append((lambda: alone(1_000_000, how), None))
+    kept = []  # a peer's answers are known by the data they are about, which must stay alive
+    for make, other in makers:
+        kept.append(make())
+        for case in kept[-1]:
             if not args.only or any(word in case.name for word in args.only):
-                print(compare(case, peer), flush=True)
+                print(compare(case, mine, other), flush=True)
+    mine.close()
+    if peer:
+        peer.close()
 
 
 if __name__ == "__main__":

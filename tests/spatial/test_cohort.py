@@ -50,6 +50,7 @@ def test_p_is_uniform_without_a_difference(sizes):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("sizes", [(12, 12), (6, 6, 6), (8, 8)])
 def test_p_is_uniform_over_a_thousand_cohorts(sizes):
     rng = np.random.default_rng(2)

@@ -215,6 +215,7 @@ def test_p_is_not_far_from_uniform_in_a_hundred_nulls(statistic, null, kind, win
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("statistic", "null", "kind", "window"), NULL_CASES)
 def test_p_is_uniform_over_a_thousand_nulls(statistic, null, kind, window):
     p = null_p(statistic, null, kind, window, 1000)

@@ -315,6 +315,7 @@ def test_mark_p_is_uniform_without_structure_and_independent_of_jobs(what):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("what", ["correlation", "coupling"])
 def test_mark_p_is_uniform_over_a_thousand_nulls(what):
     pattern = random_pattern(60, 18)
@@ -330,6 +331,7 @@ def test_mark_p_is_uniform_over_a_thousand_nulls(what):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_centrality_p_is_uniform_over_a_thousand_nulls():
     pattern = rare_type(800, 18)
     graph = delaunay(pattern)

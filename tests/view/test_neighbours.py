@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nucleoscope.data.atlas import Atlas, unit_rows
 from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import CallError, InputError
+from nucleoscope.io.atlas import write_atlas
 from nucleoscope.io.guard import read_json, write_json
 from nucleoscope.io.tables import read_csv, write_table
 from nucleoscope.spatial import Settings
@@ -77,3 +79,35 @@ def test_a_folder_without_tables_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run detect first"):
         analyse_files(tmp_path / "empty", tmp_path / "sp", settings=FAST)
     assert not (tmp_path / "sp").exists()
+
+
+@pytest.fixture
+def atlas(tmp_path: Path) -> Path:
+    """An atlas whose subtypes and vectors follow the place, and whose types do not."""
+    table = nuclei(3, "a")
+    right = table.frame["x"].to_numpy() >= 100
+    frame = table.frame.assign(type=np.where(np.arange(len(right)) % 2, "odd", "even"))
+    vectors = unit_rows(np.column_stack([right + 0.1, 1.1 - right]))
+    subtypes = pd.DataFrame({"subtype": np.where(right, "s2", "s1")})
+    write_atlas(tmp_path / "atlas", Atlas(NucleusTable(frame), vectors, subtypes=subtypes))
+    return tmp_path / "atlas"
+
+
+def test_an_atlas_is_analysed_by_subtype_and_by_its_vectors(atlas: Path, tmp_path: Path) -> None:
+    result = analyse_files(
+        atlas, tmp_path / "sp", by="subtype", settings=FAST, quiet=True,
+        statistics=("enrichment", "mark_correlation", "coupling"),
+    )  # fmt: skip
+    assert sorted(result.nuclei["subtype"].unique()) == ["s1", "s2"]
+    frame = result.to_frame("enrichment")
+    assert (frame.loc[frame["type_a"] == frame["type_b"], "z"] > 3).all()
+    assert float(result.to_frame("mark_correlation")["p"].iloc[0]) == 0.05
+    by_type = analyse_files(atlas, tmp_path / "by type", settings=FAST, statistics=("enrichment",))
+    assert (by_type.to_frame("enrichment")["z"].abs() < 3).all()
+    inputs = read_json(tmp_path / "sp" / "run.json")["inputs"]
+    assert [Path(entry["path"]).name for entry in inputs] == ["nuclei.parquet"]
+
+
+def test_embeddings_are_asked_for_by_name(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(CallError, match="need an ATLAS folder"):
+        analyse_files(run, tmp_path / "sp", statistics=("coupling",))

@@ -332,6 +332,13 @@ def _prepared(
         if len(ready) < len(pattern):
             n = len(pattern) - len(ready)
             notes.append(f"{where}{n} of {len(pattern)} nuclei lie outside the tissue, left out.")
+    assert ready.window is not None  # noqa: S101  given above
+    side = float(ready.window.extent[-2:].min())
+    if settings.bins.reach > side / 2:
+        notes.append(
+            f"{where}the tissue is {side:.0f} {settings.unit} across; curves beyond a quarter of "
+            f"that say little, take a shorter reach than {settings.reach}."
+        )
     if settings.strata is None:
         return ready
     if settings.strata == "density":

@@ -106,3 +106,21 @@ def mark_products(
             s7 += a[d + 7] * b[d + 7]
         result[slots[e]] += float((s0 + s4) + (s1 + s5)) + float((s2 + s6) + (s3 + s7))
     return result
+
+
+@kernel
+def shell_strengths(
+    start: NDArray[np.uint32],
+    end: NDArray[np.uint32],
+    weights: NDArray[np.float64],
+    firsts: NDArray[np.int64],
+    n: int,
+) -> NDArray[np.float64]:
+    """``(n_slots, n)``: the weights of each nucleus's pairs, by slot of their distance."""
+    result = np.zeros((len(firsts) - 1, n))
+    for s in range(len(firsts) - 1):
+        own = result[s]
+        for e in range(firsts[s], firsts[s + 1]):
+            own[start[e]] += weights[e]
+            own[end[e]] += weights[e]
+    return result

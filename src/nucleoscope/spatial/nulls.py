@@ -119,6 +119,7 @@ def _moved_mask(mask: NDArray[np.bool_], by: NDArray[np.int64]) -> NDArray[np.bo
 NULLS: dict[str, Null] = {
     "csr": Null(csr),
     "labelling": Null(labelling),
+    "labelling-exact": Null(labelling),
     "labelling within strata": Null(labelling_within_strata),
     "shift": Null(shifted, is_paired=True, observe=unshifted),
 }

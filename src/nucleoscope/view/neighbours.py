@@ -7,17 +7,22 @@ from html import escape
 from itertools import combinations_with_replacement
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nucleoscope.data.region import Region
 from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import CallError, InputError
+from nucleoscope.flow.progress import bar
 from nucleoscope.flow.run import Run, hash_of
 from nucleoscope.io import guard
+from nucleoscope.io.atlas import TABLE, is_atlas, read_atlas, read_atlas_table
 from nucleoscope.io.guard import write_text
 from nucleoscope.io.outlines import read_region
 from nucleoscope.io.tables import read_table, write_csv
 from nucleoscope.spatial import Settings, SpatialResult, analyse
 from nucleoscope.spatial.analysis import DEFAULT
-from nucleoscope.view.spatial import curve_plot, enrichment_map
+from nucleoscope.view.spatial import curve_plot, enrichment_map, niche_map
 
 __all__ = ["analyse_files"]
 
@@ -26,12 +31,21 @@ CURVES = {
     "k": "Up to which distance do they attract (above) or avoid each other (below)?",
     "co_occurrence": "How much likelier is one within this distance of the other?",
 }
+#: How a curve is read.
+_HOW = (
+    "Curves: orange is what was found, grey what chance gives (95 % envelope over all distances at "
+    "once, one p per curve), dashed the value without any order. A curve means something where it "
+    "leaves the grey."
+)
+#: Statistics of embeddings.
+EMBEDDED = {"mark_correlation", "coupling"}
 #: At most this many curves per image and statistic.
 MOST_CURVES = 10
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}"
-    "svg{max-width:100%;height:auto}figure{display:inline-block;margin:.5rem}"
-    "figcaption{color:#555}"
+    "svg{max-width:100%;height:auto}"
+    "figure{display:inline-block;vertical-align:top;max-width:30rem;margin:.5rem}"
+    "figcaption{color:#555;font-size:.9em}"
 )
 
 
@@ -45,13 +59,15 @@ def analyse_files(
     settings: Settings | None = None,
     seed: int = 0,
     jobs: int = 1,
+    quiet: bool = False,
 ) -> SpatialResult:
-    """Analyse who stands next to whom in the results of ``detect``; write tables and a page.
+    """Analyse who stands next to whom in results of ``detect`` or an atlas; write tables, a page.
 
     Parameters
     ----------
     results
-        ``OUT`` of ``detect``, or one table of nuclei.
+        ``OUT`` of ``detect``, an ``ATLAS`` folder (then ``by="subtype"`` works too), or one table
+        of nuclei.
     output
         A new folder: one CSV per statistic, ``nuclei.csv`` (neighbours and niche of every nucleus),
         ``spatial.html`` and ``run.json``.
@@ -61,7 +77,10 @@ def analyse_files(
         GeoJSON or ImageJ outline of the tissue, for all images. Default: each image's own region,
         as ``detect`` recorded it; without one the rectangle of the nuclei stands for it.
     statistics, settings, seed, jobs
-        As for ``nucleoscope.spatial.analyse``.
+        As for ``nucleoscope.spatial.analyse``. ``mark_correlation`` and ``coupling`` take the
+        embeddings of an atlas.
+    quiet
+        No progress bar.
 
     Returns
     -------
@@ -70,7 +89,7 @@ def analyse_files(
     Raises
     ------
     CallError
-        The folder is not empty.
+        The folder is not empty, or embeddings are needed and ``results`` is not an atlas.
     InputError
         No table of nuclei there, or nuclei without types.
     """
@@ -78,15 +97,18 @@ def analyse_files(
     if folder.exists() and any(folder.iterdir()):
         raise CallError(f"{folder}: it is not empty; give another folder.")
     tables, regions, files = _read(source)
+    embedding = _embedding(source) if set(statistics) & EMBEDDED else None
     window = read_region(tissue) if tissue is not None else (regions or None)
     run = Run(
         "spatial", {"by": by, "seed": seed, "tissue": None if tissue is None else str(tissue)}
     )
     run.inputs = [{"path": str(file), "sha256": hash_of(file)} for file in files]
-    result = analyse(
-        tables, by=by, tissue=window, statistics=statistics, settings=settings, seed=seed,
-        n_jobs=jobs,
-    )  # fmt: skip
+    with bar("neighbours", quiet=quiet) as tell:
+        tell(0.0, f"{sum(map(len, tables))} nuclei; the first run also compiles")
+        result = analyse(
+            tables, by=by, tissue=window, statistics=statistics, embedding=embedding,
+            settings=settings, seed=seed, n_jobs=jobs,
+        )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in result.tables.items():
         write_csv(frame, folder / f"{name}.csv")
@@ -98,9 +120,13 @@ def analyse_files(
 
 def _read(source: Path) -> tuple[list[NucleusTable], dict[str, Region], list[Path]]:
     """Tables, the regions recorded for their images, and the files read."""
+    if source.is_dir() and is_atlas(source):
+        return [read_atlas_table(source)], {}, [source / TABLE]
     found = sorted(source.glob("*/nuclei.parquet")) if source.is_dir() else [source]
     if not found:
-        raise InputError(f"{source}: no <image>/nuclei.parquet in it; run detect first.")
+        raise InputError(
+            f"{source}: no <image>/nuclei.parquet and no atlas in it; run detect first, or embed."
+        )
     regions: dict[str, Region] = {}
     manifest = source / "run.json"
     if source.is_dir() and manifest.is_file():
@@ -113,6 +139,13 @@ def _read(source: Path) -> tuple[list[NucleusTable], dict[str, Region], list[Pat
     return [read_table(path) for path in found], regions, found
 
 
+def _embedding(source: Path) -> NDArray[np.float32]:
+    """The vectors of an atlas, row by row with its table."""
+    if not (source.is_dir() and is_atlas(source)):
+        raise CallError(f"{source}: statistics of embeddings need an ATLAS folder; run embed.")
+    return read_atlas(source).embedding.astype(np.float32)
+
+
 def render(result: SpatialResult) -> str:
     """One page: enrichment and curves per image, and what had to be assumed."""
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
@@ -120,17 +153,22 @@ def render(result: SpatialResult) -> str:
     body = "".join(
         f"<h2>{escape(image)}</h2>{''.join(_figures(result, image))}" for image in images
     )
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         "<title>Who stands next to whom</title>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{_STYLE}</style>'
         f"<h1>Who stands next to whom</h1><p>{len(result.nuclei)} nuclei in {len(images)} images, "
-        f"by {escape(result.by)}; distances in {result.unit}.</p><ul>{notes}</ul>{body}</html>\n"
+        f"by {escape(result.by)}; distances in {result.unit}.</p><ul>{notes}</ul><p>{_HOW}</p>"
+        f"{body}</html>\n"
     )
 
 
 def _figures(result: SpatialResult, image: str) -> Iterator[str]:
+    maps = {result.by: "Where the nuclei are.", "niche": "Nuclei by what surrounds them."}
+    for column, caption in maps.items():
+        if column in result.nuclei:
+            yield _figure(niche_map(result, image=image, column=column, side=360), caption)
     if "enrichment" in result.tables:
         yield _figure(
             enrichment_map(result, image=image),

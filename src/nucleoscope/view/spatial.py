@@ -101,7 +101,10 @@ def enrichment_map(result: SpatialResult, *, image: str | None = None) -> str:
     ratio = frame["log2_ratio"].to_numpy(np.float64)
     finite = np.abs(ratio[np.isfinite(ratio)])
     limit = max(float(finite.max()) if finite.size else 0.0, 0.5)
-    cell, left, top = 44.0, 8.0 + _width(max(names, key=len, default="")), 60.0
+    widest = _width(max(names, key=len, default=""))
+    # Few types have room for their whole name above a column.
+    cell = min(max(44.0, widest + 8), 440.0 / max(len(names), 1)) if len(names) <= 8 else 44.0
+    left, top = 8.0 + widest, 60.0
     heading = f"{image}: log2 observed / expected neighbours"
     note = f"● q < 0.05; colours from -{limit:.1f} to {limit:.1f}"
     wide = max(left + cell * len(names), 4 + _width(heading), 4 + _width(note))
@@ -112,7 +115,8 @@ def enrichment_map(result: SpatialResult, *, image: str | None = None) -> str:
         sheet += _cell(line, left + j * cell, top + i * cell, cell, limit)
     for index, name in enumerate(names):
         sheet += _text(left - 4, top + (index + 0.6) * cell, name, anchor="end")
-        short = name if len(name) <= 7 else name[:6] + "…"
+        fits = int((cell - 4) / _width("n"))
+        short = name if len(name) <= fits else name[: fits - 1] + "…"
         sheet += _text(left + (index + 0.5) * cell, top - 6, short, anchor="middle")
     sheet += _text(4, sheet.height - 12, note)
     return sheet.svg(f"Neighbourhood enrichment, {image}")
@@ -122,7 +126,7 @@ def _cell(line: pd.Series[float], x: float, y: float, size: float, limit: float)
     value = float(line["log2_ratio"])
     colour = diverging(value, limit)
     dark = abs(value) > 0.6 * limit
-    label = f"{value:.1f}" if math.isfinite(value) else "0" if value < 0 else "n/a"
+    label = f"{round(value, 1) + 0.0:.1f}" if math.isfinite(value) else "0" if value < 0 else "n/a"
     tip = f"{line['type_a']} - {line['type_b']}: z {line['z']:.1f}, q {line['q']:.2g}"
     found = "●" if float(line["q"]) < 0.05 else ""
     fill = "#ffffff" if dark else INK
@@ -252,7 +256,7 @@ def niche_map(
     at = pattern.at[:, -2:]
     groups, names = pd.factorize(rows[column], sort=True)
     canvas, scale = _canvas(at, background, pixel, side)
-    radius = max(1, round(canvas.shape[1] / 400))
+    radius = max(round(canvas.shape[1] / 400), 3 if len(at) < 2000 else 1)
     low = np.zeros(2) if background is not None else _corner(at)
     _stamp(canvas, (at - low) * scale, groups, radius)
     height, width = canvas.shape[:2]
