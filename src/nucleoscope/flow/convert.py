@@ -36,6 +36,7 @@ def convert(
     axes: str | None = None,
     spacing: Spacing | None = None,
     simplify: float = 0.0,
+    slide: str | Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write what a file holds in another format.
@@ -56,6 +57,9 @@ def convert(
         Of an image that does not say, and of formats in micrometres.
     simplify
         Most pixels by which an outline may be simplified; 0 keeps every vertex.
+    slide
+        Image that the nuclei are of, for formats that name it (TissUUmaps) or take its patient
+        and frame of reference (DICOM).
     overwrite
         Replace a file that is there.
 
@@ -81,7 +85,7 @@ def convert(
     """
     writer = writer_for(output, to)
     content, n = _content(source, writer, image=image, axes=axes, spacing=spacing)
-    more = _options(writer, tolerance=simplify, spacing=spacing)
+    more = _options(writer, tolerance=simplify, spacing=spacing, slide=slide)
     if writer.name == "spatialdata" and isinstance(source, str | Path):
         more["image"] = _image_of(source)
     _write_of(writer, content)(output, content, overwrite=overwrite, **more)
@@ -110,7 +114,7 @@ def _content(
         found = _as_image(source, writer, image, axes, spacing)
         return found, None
     if writer.takes == "points":
-        points = _as_points(source, image)
+        points = _as_points(source, image, spacing)
         return points, len(points)
     if writer.takes == "atlas" or (writer.name == "anndata" and _is_atlas(source)):
         atlas = read_atlas(source)
@@ -146,13 +150,13 @@ def _map_of(nuclei: Nuclei, where: str) -> Labels:
     return nuclei.labels
 
 
-def _as_points(source: Any, image: str | None) -> Points:
+def _as_points(source: Any, image: str | None, spacing: Spacing | None) -> Points:
     """Points, or the centres of nuclei."""
     if isinstance(source, Points):
         return source
     if isinstance(source, str | Path) and Path(source).is_file():
         try:
-            return read_points(source, image=image)
+            return read_points(source, image=image, spacing=spacing)
         except InputError as not_points:
             try:
                 return _centres(read_nuclei(source, image=image))

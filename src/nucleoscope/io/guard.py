@@ -83,7 +83,7 @@ class Limits:
     pixels: int = 1 << 36
     pages: int = 1_000_000
     rows: int = 20_000_000
-    vertices: int = 20_000_000
+    vertices: int = 100_000_000
     entries: int = 100_000
 
     def check(self, name: str, found: int, where: str) -> None:

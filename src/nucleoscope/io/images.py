@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.volume import Volume
-from nucleoscope.errors import InputError
-from nucleoscope.io import bio, guard, lsm, omeset, omezarr, raster, tiff, zipped
+from nucleoscope.errors import CallError, InputError
+from nucleoscope.io import bio, guard, lsm, named, omeset, omezarr, raster, tiff, zipped
 from nucleoscope.io.guard import DEFAULT_LIMITS, Limits
 from nucleoscope.io.raw import ImageInfo, RawImage, Request, arrange, check_axes, to_volume
 from nucleoscope.units import Spacing
 
 __all__ = [
     "READERS", "ImageFormat", "ImageInfo", "as_volume", "describe", "find_beside", "image_stem",
-    "read_labels", "read_volume",
+    "is_image", "read_labels", "read_volume",
 ]  # fmt: skip
 
 
@@ -226,29 +224,48 @@ def describe(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> ImageInfo:
     return _format_of(path).describe(path, Request(limits=limits))
 
 
+def is_image(path: Path | str) -> bool:
+    """True when the content of a file is of an image format that is known, sound or not.
+
+    >>> is_image("nowhere.tif")
+    False
+    """
+    try:
+        _format_of(Path(path))
+    except InputError:
+        return False
+    return True
+
+
 def as_volume(
-    array: NDArray[Any],
+    array: Any,
     *,
-    axes: str,
+    axes: str | None = None,
     spacing: Spacing | None = None,
     channels: Sequence[str] | None = None,
     name: str = "image",
 ) -> Volume:
-    """A Volume from a numpy array whose axes are named.
+    """A Volume from an array in memory.
 
     Parameters
     ----------
     array
-        uint8, uint16, float32 or float64.
+        uint8, uint16, float32 or float64: numpy, dask (computed here), xarray, an image of a
+        SpatialData, or a SpatialData with one image. A Volume is given back as it is.
     axes
-        One letter of TCZYXS per dimension; ``S`` is RGB colour.
-    spacing, channels, name
+        One letter of TCZYXS per dimension; ``S`` is RGB colour. None takes the names of an array
+        that has them.
+    spacing
+        ``(z, y, x)`` in um; None takes the scale to ``um`` of an image of a SpatialData.
+    channels
+        One name each; None takes the coordinates along ``c`` of an array that has them.
+    name
         As in ``Volume``.
 
     Raises
     ------
     CallError
-        The axes do not fit the array.
+        The axes do not fit the array, or nobody named them.
     InputError
         A time axis longer than one, a dtype that is not read, or NaN.
 
@@ -258,8 +275,20 @@ def as_volume(
     >>> as_volume(np.zeros((5, 2, 8, 9), np.uint8), axes="ZCYX").data.shape
     (2, 5, 8, 9)
     """
-    letters = check_axes(axes, array.ndim, name)
-    data, is_rgb, is_2d = arrange(array, letters, name)
+    if isinstance(array, Volume):
+        return array
+    found = named.of(array, name)
+    axes = axes or found.axes
+    if axes is None:
+        shape = " x ".join(str(n) for n in found.data.shape)
+        raise CallError(
+            f"{name}: the array of {shape} does not name its axes; say axes= with one letter of "
+            "TCZYXS per dimension."
+        )
+    letters = check_axes(axes, found.data.ndim, name)
+    data, is_rgb, is_2d = arrange(found.data, letters, name)
+    names = found.channels if channels is None else tuple(channels)
+    if names is not None and channels is None and len(names) != len(data):
+        names = None
     raw = RawImage(data, None, None, is_rgb, is_2d and "Z" not in letters)
-    names = None if channels is None else tuple(channels)
-    return to_volume(raw, Request(axes, spacing, names), name, name)
+    return to_volume(raw, Request(axes, spacing or found.spacing, names), name, name)

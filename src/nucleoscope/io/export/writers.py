@@ -15,6 +15,7 @@ from nucleoscope.io.export.clicks import (
     write_spots,
 )
 from nucleoscope.io.export.coco import write_coco
+from nucleoscope.io.export.dicom import write_dicom_ann
 from nucleoscope.io.export.frames import (
     write_cellprofiler,
     write_embedding_atlas,
@@ -24,6 +25,7 @@ from nucleoscope.io.export.geojson import write_geojson
 from nucleoscope.io.export.hovernet import write_hovernet_json, write_hovernet_mat
 from nucleoscope.io.export.rois import write_point_roi, write_rois
 from nucleoscope.io.export.scverse import write_anndata, write_spatialdata
+from nucleoscope.io.export.tissuumaps import write_tissuumaps
 from nucleoscope.io.omezarr import write_labels, write_volume
 from nucleoscope.io.points import write_points
 from nucleoscope.io.tiff import write_ome_tiff
@@ -71,6 +73,8 @@ WRITERS = (
     Writer("geoparquet", "nuclei", (".parquet",), write_geoparquet, "geopandas, DuckDB, QGIS"),
     Writer("anndata", "nuclei", (".h5ad",), write_anndata, "scanpy, squidpy"),
     Writer("spatialdata", "nuclei", (".zarr",), write_spatialdata, "spatialdata, napari"),
+    Writer("tissuumaps", "nuclei", (".tmap",), write_tissuumaps, "TissUUmaps"),
+    Writer("dicom-ann", "nuclei", (".dcm",), write_dicom_ann, "DICOM viewers (Slim), highdicom"),
     Writer("cellprofiler", "nuclei", (), write_cellprofiler, "CellProfiler Analyst"),
     Writer("points", "points", (".csv",), write_points, "nucleoscope, any spreadsheet"),
     Writer("napari-points", "points", (), write_napari_points, "napari"),

@@ -90,6 +90,8 @@ def _add(found: _Found, annotation: dict[str, Any], where: str) -> None:
     shape = annotation.get("segmentation") or []
     if isinstance(shape, dict):
         height, width = (int(n) for n in shape["size"])
+        if height < 1 or width < 1:
+            raise ValueError("an image of no size")
         shapes: Any = (shape["counts"], height, width)
     else:
         rings = [np.array(ring, dtype=np.float64).reshape(-1, 2)[:, ::-1] for ring in shape]

@@ -7,6 +7,7 @@ of a nucleus: those rings are moved outwards by half a pixel, so that they hold 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def _only_nuclei(rows: Rows, kinds: list[str], where: str) -> Rows:
 
 #: Value of ``contours`` in files whose contours enclose their pixels whole.
 PIXEL_EDGES = "pixel edges"
+_OUR_EDGES = re.compile(rb'"contours"\s*:\s*"' + PIXEL_EDGES.encode() + b'"')
 
 
 def is_hovernet(path: Path, head: bytes) -> bool:
@@ -135,12 +137,16 @@ def read_hovernet(path: Path, head: bytes, source: Source) -> Nuclei:
     through the centres of the outermost pixels.
     """
     pieces, rows = Elements(path, "nuc", source.limits), Rows()
+    is_full = _OUR_EDGES.search(head[: container(head, "nuc")]) is not None
     for piece in pieces:
         if not isinstance(piece, dict):
             raise InputError(f"{source.where}: its nuclei are not numbered.")
         numbers = [int(key) if key.isascii() and key.isdigit() and len(key) < 19 else None
                    for key in piece]  # fmt: skip
-        _add_cells(rows, list(piece.values()), numbers, source)
+        _add_cells(rows, list(piece.values()), numbers, source, is_full=is_full)
+    names = pieces.rest.get("type_names")
+    if isinstance(names, dict):
+        rows.types = [str(names.get(kind, kind)) for kind in rows.types]
     magnification = pieces.rest.get("mag")
     if magnification and source.scale == 1.0:
         rows.notes.append(
