@@ -274,3 +274,12 @@ def test_patterns_share_their_types_across_tables():
     patterns = patterns_of([first, second])
     assert patterns[0].names == patterns[1].names == ("immune", "stroma", "tumour")
     assert patterns[1].rows.tolist() == list(range(5, 55))
+
+
+def test_a_reach_beyond_half_of_the_tissue_is_said():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"id": range(60), "y": rng.random(60) * 90, "x": rng.random(60) * 300})
+    table = NucleusTable(frame.assign(image="strip", type=["a", "b"] * 30))
+    for reach, said in (("100px", True), ("30px", False)):
+        result = analyse(table, statistics=("enrichment",), settings=Settings(reach=reach))
+        assert any("px across" in note for note in result.notes) == said

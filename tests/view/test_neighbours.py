@@ -49,6 +49,8 @@ def test_a_run_becomes_tables_and_a_page(run: Path, tmp_path: Path) -> None:
     assert read_json(tmp_path / "sp" / "run.json")["verb"] == "spatial"
     page = (tmp_path / "sp" / "spatial.html").read_text()
     assert page.count("<svg") >= 4
+    assert page.count('href="data:image/png') == 4  # types and niches of two images
+    assert "img-src data:" in page
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
 
@@ -95,7 +97,7 @@ def atlas(tmp_path: Path) -> Path:
 
 def test_an_atlas_is_analysed_by_subtype_and_by_its_vectors(atlas: Path, tmp_path: Path) -> None:
     result = analyse_files(
-        atlas, tmp_path / "sp", by="subtype", settings=FAST, quiet=True,
+        atlas, tmp_path / "sp", by="subtype", settings=FAST,
         statistics=("enrichment", "mark_correlation", "coupling"),
     )  # fmt: skip
     assert sorted(result.nuclei["subtype"].unique()) == ["s1", "s2"]

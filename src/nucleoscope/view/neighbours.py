@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from nucleoscope.data.region import Region
 from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import CallError, InputError
-from nucleoscope.flow.progress import bar
 from nucleoscope.flow.run import Run, hash_of
 from nucleoscope.io import guard
 from nucleoscope.io.atlas import TABLE, is_atlas, read_atlas, read_atlas_table
@@ -59,7 +58,6 @@ def analyse_files(
     settings: Settings | None = None,
     seed: int = 0,
     jobs: int = 1,
-    quiet: bool = False,
 ) -> SpatialResult:
     """Analyse who stands next to whom in results of ``detect`` or an atlas; write tables, a page.
 
@@ -79,8 +77,6 @@ def analyse_files(
     statistics, settings, seed, jobs
         As for ``nucleoscope.spatial.analyse``. ``mark_correlation`` and ``coupling`` take the
         embeddings of an atlas.
-    quiet
-        No progress bar.
 
     Returns
     -------
@@ -103,12 +99,10 @@ def analyse_files(
         "spatial", {"by": by, "seed": seed, "tissue": None if tissue is None else str(tissue)}
     )
     run.inputs = [{"path": str(file), "sha256": hash_of(file)} for file in files]
-    with bar("neighbours", quiet=quiet) as tell:
-        tell(0.0, f"{sum(map(len, tables))} nuclei; the first run also compiles")
-        result = analyse(
-            tables, by=by, tissue=window, statistics=statistics, embedding=embedding,
-            settings=settings, seed=seed, n_jobs=jobs,
-        )  # fmt: skip
+    result = analyse(
+        tables, by=by, tissue=window, statistics=statistics, embedding=embedding,
+        settings=settings, seed=seed, n_jobs=jobs,
+    )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in result.tables.items():
         write_csv(frame, folder / f"{name}.csv")
