@@ -266,6 +266,7 @@ def parse_xml(text: str | bytes, *, where: str = "XML", limits: Limits = DEFAULT
 
 # JSON -------------------------------------------------------------------------------------------
 
+_ODD_NUMBER = re.compile(rb"[eE]\+?\d{3}|\d{21}")
 _STRING = re.compile(rb'"(?>[^"\\]+|\\.)*+"', re.DOTALL)
 
 
@@ -307,10 +308,12 @@ def parse_json(data: bytes | str, *, where: str = "JSON", limits: Limits = DEFAU
             raise InputError(f"{where}: an integer of {len(text)} digits is not a coordinate.")
         return int(text)
 
+    # A call for every number is slow, and only these can be infinite or too long.
+    hooks: dict[str, Any] = {}
+    if _ODD_NUMBER.search(raw):
+        hooks = {"parse_float": number, "parse_int": integer}
     try:
-        return json.loads(
-            raw.decode("utf-8-sig"), parse_float=number, parse_int=integer, parse_constant=number
-        )
+        return json.loads(raw.decode("utf-8-sig"), parse_constant=number, **hooks)
     except UnicodeDecodeError:
         raise InputError(f"{where}: it is not UTF-8 text.") from None
     except json.JSONDecodeError as error:

@@ -71,10 +71,10 @@ class Rows:
 
 
 def opened_ring(ring: Floats) -> Floats:
-    """A ring without its closing vertex and without vertices that repeat the one before."""
+    """A ring without its closing vertex and without vertices that repeat the next one."""
     if len(ring) < 2:
         return ring
-    moved = (ring != np.roll(ring, 1, axis=0)).any(axis=1)
+    moved = (ring != np.roll(ring, -1, axis=0)).any(axis=1)
     kept: Floats = ring[moved]
     return kept
 
