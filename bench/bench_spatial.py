@@ -250,7 +250,7 @@ class Side:
 class Case:
     """One comparison: what to run on what, how to check it, and the goal.
 
-    With ``smaller``, squidpy runs on that instead and its figures are multiplied by ``times``.
+    With ``smaller``, squidpy runs on that instead and its times are multiplied by ``times``.
     ``alike`` is how many times more curves and simulated nuclei ours has; a ratio times it compares
     like with like. ``peer_task`` when squidpy has another name for it.
     """
@@ -296,9 +296,10 @@ def compare(case: Case, mine: Side, peer: Side | None) -> str:
             return f"{row}| - | - | - | {case.check(found, {}, case.data)} | {case.goal} |"
         answer = known[1] if known else dict(np.load(for_peer / "squidpy.npz"))
         peer.known[asked] = theirs, answer
-        b = {key: value * case.times for key, value in best(theirs).items()}
+        b = best(theirs)
+        b |= {key: b[key] * case.times for key in ("wall", "cpu")}
         if case.smaller is not None:
-            said = f"squidpy extrapolated {case.times:g}x (see its 20k row for the check)"
+            said = f"squidpy's time extrapolated {case.times:g}x from 20k (checked there)"
         else:
             said = case.check(found, answer, case.data)
         ratio, alike = b["cpu"] / a["cpu"], ""
