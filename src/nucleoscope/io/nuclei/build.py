@@ -74,7 +74,11 @@ def opened_ring(ring: Floats) -> Floats:
     """A ring without its closing vertex and without vertices that repeat the next one."""
     if len(ring) < 2:
         return ring
-    moved = (ring != np.roll(ring, -1, axis=0)).any(axis=1)
+    moved = np.empty(len(ring), dtype=bool)
+    moved[:-1] = (ring[1:] != ring[:-1]).any(axis=1)
+    moved[-1] = (ring[0] != ring[-1]).any()
+    if moved[:-1].all():
+        return ring if moved[-1] else ring[:-1]
     kept: Floats = ring[moved]
     return kept
 
