@@ -145,7 +145,8 @@ def build_index(vectors: NDArray[Any], *, centres: Float32s | None = None, seed:
     [0, 1, 2, 3]
     """
     if centres is None:
-        centres = fit_prototypes(vectors, max(n_prototypes(len(vectors)), 1), seed=seed)
+        n = max(n_prototypes(len(vectors)), 1)
+        centres = fit_prototypes(vectors, n, seed=seed, n_iterations=6)
     owner = nearest_prototype(vectors, centres).owner
     order = np.argsort(owner, kind="stable").astype(np.int64)
     counts = np.bincount(owner, minlength=len(centres))
@@ -280,8 +281,9 @@ def _merge_rows(
                 better += np.int32(part[j] >= worst)
             if better:
                 for j in range(len(part)):
-                    if part[j] >= heap[0]:
+                    if part[j] >= worst:
                         _offer(heap, ids, part[j], columns[start + j])
+                        worst = heap[0]
 
 
 @kernel
