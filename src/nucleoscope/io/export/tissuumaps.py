@@ -53,8 +53,8 @@ def write_tissuumaps(
     >>> table = NucleusTable(pd.DataFrame({"id": [7], "y": [1.0], "x": [2.0], "type": ["a"]}))
     >>> path = Path(tempfile.mkdtemp()) / "a.tmap"
     >>> write_tissuumaps(path, Nuclei(table))
-    >>> path.with_suffix(".csv").read_text().splitlines()[0]
-    'id,X,Y,type'
+    >>> path.with_suffix(".csv").read_text().splitlines()[1]
+    '7,2.5,1.5,"a",1'
     """
     path = Path(path)
     frame = nuclei.table.frame

@@ -203,7 +203,7 @@ def _add_cells(
 def outwards(rings: list[Floats], distance: float = 0.5) -> list[Floats]:
     """Rings moved outwards by half a pixel, corners kept; those that are no area stay as they are.
 
-    >>> outwards([np.array([[0.0, 0.0], [0.0, 2.0], [2.0, 2.0], [2.0, 0.0]])])[0].min()
+    >>> outwards([np.array([[0.0, 0.0], [0.0, 2.0], [2.0, 2.0], [2.0, 0.0]])])[0].min().tolist()
     -0.5
     """
     moved = [opened_ring(ring) for ring in rings]
