@@ -11,7 +11,7 @@ export MKL_NUM_THREADS = 1
 export NUMBA_NUM_THREADS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install lint format test check demo bench docs clean
+.PHONY: help install lint format test interop check demo bench docs clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ format: install  ## let ruff rewrite what it can
 # One file stays in one process, so that two processes seldom compile the same kernel.
 test: install  ## the whole default test run, doctests included
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
+
+interop:  ## what other programs' libraries say of our files, in an environment of its own
+	test -d .venv-interop || ($(PYTHON) -m venv .venv-interop && .venv-interop/bin/pip install --quiet -c constraints.txt -e ".[dev,spatial,spatialdata,bio,dicom]" squidpy ome-zarr)
+	.venv-interop/bin/python -m pytest tests/interop tests/io/test_every_file.py -q
 
 check: lint test  ## what must pass before a commit is shared
 

@@ -17,6 +17,7 @@ def convert(
     image: Annotated[str | None, typer.Option(help="Which image, of several.")] = None,
     axes: Axes = None,
     spacing: SpacingText = None,
+    slide: Annotated[Path | None, typer.Option(help="The slide, for formats that name it.")] = None,
     simplify: Annotated[float, typer.Option(min=0.0, help="Pixels an outline may change.")] = 0.0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -27,7 +28,7 @@ def convert(
 
     facts = run(
         source, output, to=to, image=image, axes=axes, spacing=spacing_of(spacing, None),
-        simplify=simplify, overwrite=overwrite,
+        slide=slide, simplify=simplify, overwrite=overwrite,
     )  # fmt: skip
     text = f"{facts['format']} in {output}, opens in {facts['opens_in']}"
     say(text, facts, as_json=as_json, quiet=quiet)

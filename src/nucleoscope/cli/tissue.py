@@ -182,13 +182,15 @@ def certify(
 
 
 def spatial(
-    results: Annotated[Path, typer.Argument(metavar="OUT|TABLE", help="OUT of detect, or table.")],
+    results: Annotated[
+        Path, typer.Argument(metavar="OUT|ATLAS|TABLE", help="OUT of detect, ATLAS or table.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
     by: Annotated[str, typer.Option(help="Column that types the nuclei.")] = "type",
     tissue: Annotated[Path | None, typer.Option(help="Outline of the tissue.")] = None,
     reach: Annotated[str, typer.Option(help="Longest distance, 100um or 200px.")] = "100um",
     null: Annotated[
-        str, typer.Option(help="What chance means: labelling, csr, shift.")
+        str, typer.Option(help="What chance means: labelling, labelling-exact, csr, shift.")
     ] = "labelling",
     seed: Annotated[int, typer.Option()] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,

@@ -36,7 +36,7 @@ MAX_RATIO = {
 OTHER_RATIO = 100_000
 
 #: Decoded bytes by which an LZW strip may exceed its pixels.
-_LZW_EXCESS = 64
+_LZW_EXCESS = 4
 
 #: Codecs whose output size is exact, decoded here; the others go through tifffile.
 EXACT = {NO_COMPRESSION, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD}

@@ -101,7 +101,7 @@ class Recipe:
     typing: Literal["nucleus", "any_slice"] = "nucleus"
     decode: Literal["peaks", "slices", "linked", "components"] = "peaks"
     context: int = 2
-    steps: int = 1500
+    steps: int = 2500
     batch: int = 4
     crop: int = 128
     learning_rate: float = 2e-3

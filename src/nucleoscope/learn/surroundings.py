@@ -157,7 +157,7 @@ def _windows(image: NDArray[np.generic], yx: Floats, radius: float) -> Float32:
 def crowding(yx: Floats, radius: float) -> Float32:
     """How close neighbours are: ``(n, 6)`` log distances in radii, log counts within radii.
 
-    >>> crowding(np.array([[0.0, 0.0], [0.0, 10.0]]), 5.0)[:, 0].round(2).tolist()
+    >>> crowding(np.array([[0.0, 0.0], [0.0, 10.0]]), 5.0)[:, 0].astype(float).round(2).tolist()
     [1.1, 1.1]
     """
     n = len(yx)
