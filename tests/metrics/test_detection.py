@@ -60,6 +60,13 @@ def test_greedy_is_the_published_loop(seed, axes):
     assert found == greedy_by_loop(p, t, 3)
 
 
+def test_a_matching_that_once_never_ended_ends():
+    # With rounded prices the search for this one went round in circles.
+    p, t = cloud(271, most=30, side=20)
+    there, back = match_points(p, t, radius=4), match_points(t, p, radius=4)
+    assert len(there.distances) == len(back.distances)
+
+
 @settings(deadline=None, max_examples=50)
 @given(clouds)
 def test_optimal_is_symmetric_and_never_behind_greedy(seed):

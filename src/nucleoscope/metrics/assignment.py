@@ -22,6 +22,10 @@ Floats = NDArray[np.float64]
 BATCH = 1024
 
 
+#: Into how many steps the largest price is divided.
+STEPS = 2.0**30
+
+
 def assign(rows: Ints, columns: Ints, costs: Floats, *, single: float | None = None) -> Ints:
     """Choose pairs so that no row or column is used twice and the total price is least.
 
@@ -92,6 +96,9 @@ def _solve(rows: Ints, columns: Ints, costs: Floats, single: float | None) -> ND
     # Every full matching has n + m edges, so a constant on all of them changes nothing; it keeps
     # prices above zero, which a sparse matrix would drop.
     price += 1.0 - price.min()
+    # Whole numbers, so that sums are exact: with rounded ones the search can go round in circles
+    # for ever. A step is a billionth of the largest price.
+    price = np.rint(price * (STEPS / price.max())) + 1.0
     graph = csr_matrix((price, (tail, head)), shape=(n + m, n + m))
     left, right = min_weight_full_bipartite_matching(graph)
     partner = np.full(n, -1)
