@@ -28,6 +28,7 @@ from nucleoscope.learn.partial import (
 )
 from nucleoscope.learn.recipes import Recipe
 from nucleoscope.learn.train import TrainSettings, train_network
+from nucleoscope.metrics.detection import match_points
 from nucleoscope.simulator import PlaqueSettings, Scene, simulate_plaque
 from nucleoscope.units import z_step_px
 
@@ -121,18 +122,33 @@ def test_unclicked_nuclei_are_not_background(third: Lesson, wide: Scene, small: 
     clicked, others = truth_at(third, wide)
     assert (clicked == 1).mean() > 0.9
     assert (others == 0).mean() < 0.06
-    assert (others == 1).mean() < 0.1
+    # Most of them look like the clicked ones and are taught as nuclei.
+    assert (others == 1).mean() > 0.6
     # Nor is everything unknown: most of what is dark is still background.
     dark = wide.labels.data == 0
     assert (third.foreground[dark] == 0).mean() > 0.5
 
 
-def test_the_centre_of_an_unclicked_nucleus_is_not_asked_for(third: Lesson) -> None:
-    assert third.partial is not None
-    assert len(third.centres) == len(third.partial.clicks) == len(third.types)
-    z, y, x = np.rint(third.partial.proposals).astype(int).T
+def test_likely_proposals_are_nuclei_without_a_type_and_the_others_unknown(third: Lesson) -> None:
+    partial = third.partial
+    assert partial is not None
+    n = len(partial.clicks)
+    assert 0 < partial.is_likely.sum() < len(partial.is_likely)
+    assert len(third.centres) == len(third.types) == n + partial.is_likely.sum()
+    assert (third.types[:n] >= 0).all()
+    assert (third.types[n:] == -1).all()
+    z, y, x = np.rint(partial.proposals[~partial.is_likely]).astype(int).T
     assert (third.foreground[z, y, x] == UNLABELLED).all()
     assert (third.instances[z, y, x] == 0).all()
+
+
+def test_likely_proposals_are_nuclei(third: Lesson, wide: Scene) -> None:
+    partial = third.partial
+    assert partial is not None
+    likely = partial.proposals[partial.is_likely]
+    reach = (2.0, 1.5 * partial.radius, 1.5 * partial.radius)
+    right = match_points(likely, wide.points.zyx(), radius=reach)
+    assert len(right.predicted_index) > 0.9 * len(likely)
 
 
 # ---------------------------------------------------------------- asking
@@ -145,7 +161,7 @@ def test_answers_become_nuclei_unknown_places_and_background(third: Lesson) -> N
     n = len(third.partial.clicks)
     assert len(made.centres) == n + len(sure)
     assert (made.types[n:] == -1).all()
-    assert np.array_equal(made.types[:n], third.types)
+    assert np.array_equal(made.types[:n], third.types[:n])
 
     def taught(places: np.ndarray) -> np.ndarray:
         z, y, x = np.rint(places).astype(int).T

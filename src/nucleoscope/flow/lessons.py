@@ -95,7 +95,7 @@ def prepare(
         spacing=spacing,
         radius_px=float(np.median(radii)),
         threshold=0.35,
-        valley=0.9,
+        valley=0.95,
         slice_px=z_step_px(spacing, UNKNOWN_Z_STEP),
         typing=recipe.typing,
         decode=recipe.decode,

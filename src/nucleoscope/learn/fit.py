@@ -5,6 +5,7 @@ Both are chosen on held-out images where there are any; few numbers are fitted, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from nucleoscope.learn.infer import (
     maps_of,
     network_logits,
 )
+from nucleoscope.learn.lesson import Partial
 from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig
 from nucleoscope.learn.typing import Scene, Typer, fit_typer
 from nucleoscope.metrics.detection import match_points
@@ -32,11 +34,11 @@ from nucleoscope.nuclei.peaks import Peaks, find_peaks
 
 #: Working points that are tried.
 THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-VALLEYS = (0.7, 0.8, 0.9, 0.95)
+VALLEYS = (0.7, 0.8, 0.9, 0.95, 0.98)
 #: The same for stained sections, where nuclei crowd and background resembles them.
 COLOUR_THRESHOLDS, COLOUR_VALLEYS = (*THRESHOLDS[3:], 0.65, 0.7, 0.75), (0.9, 0.95, 0.98)
 #: F1 within this of the best counts as equally good.
-PLATEAU = 0.005
+PLATEAU = 0.01
 #: A detection belongs to a click within this many nucleus radii and slices.
 MATCH_RADII, MATCH_SLICES = 2.0, 2.0
 #: In one plane nothing lies above another, and nuclei stand closer.
@@ -61,13 +63,17 @@ def look(model: Model, lessons: Sequence[Lesson]) -> list[Seen]:
 def _counts(
     seen: Sequence[Seen], config: ModelConfig, thresholds: Sequence[float]
 ) -> NDArray[np.float64]:
-    """``(T, 3)`` true positives, found and true nuclei; of partial images, extrapolated."""
+    """``(T, 3)`` true positives, found and true nuclei.
+
+    Of images annotated in part, likely proposals count as clicked; where there are none, counts
+    are extrapolated from the clicks.
+    """
     counts = np.zeros((len(thresholds), 3))
     for one in seen:
         hits = _hits_at(one, config, thresholds)
         partial = one.lesson.partial
-        nuclei = None if partial is None else len(partial.clicks) / partial.share
-        counts += hits if nuclei is None else extrapolated(hits, nuclei)
+        is_sample = partial is not None and not partial.is_likely.any()
+        counts += extrapolated(hits, len(partial.clicks) / partial.share) if is_sample else hits
     return counts
 
 
@@ -133,10 +139,25 @@ def _hits(peaks: Peaks, seen: Seen, radius: float) -> tuple[int, int, int]:
     inside = _taught_area(lesson)[rows[:, 0], rows[:, 1]]
     truth = lesson.centres[lesson.is_taught, 1:]
     reach = MATCH_RADII_2D if lesson.volume.is_rgb else MATCH_RADII
-    if lesson.partial is not None:
-        truth = lesson.partial.clicks[:, 1:]
-    matching = match_points(found[inside], truth, radius=reach * radius)
-    return len(matching.predicted_index), int(inside.sum()), len(truth)
+    found = found[inside]
+    if lesson.partial is None:
+        n_right = len(match_points(found, truth, radius=reach * radius).predicted_index)
+        return n_right, len(found), len(truth)
+    return _partial_hits(found, lesson.partial, reach * radius)
+
+
+def _partial_hits(
+    found: NDArray[np.float64], partial: Partial, reach: float
+) -> tuple[int, int, int]:
+    """The same for an image annotated in part; what lies at a doubtful place is not counted."""
+    known = np.concatenate([partial.clicks, partial.proposals[partial.is_likely]])[:, 1:]
+    matching = match_points(found, known, radius=reach)
+    if not partial.is_likely.any():
+        return len(matching.predicted_index), len(found), len(known)
+    rest = np.delete(found, matching.predicted_index, axis=0)
+    doubtful = partial.proposals[~partial.is_likely][:, 1:]
+    n_open = len(match_points(rest, doubtful, radius=reach).predicted_index)
+    return len(matching.predicted_index), len(found) - n_open, len(known)
 
 
 def _taught_area(lesson: Lesson) -> NDArray[np.bool_]:
@@ -159,7 +180,7 @@ def f1(hits: tuple[int, int, int]) -> float:
 def detection_f1(seen: Sequence[Seen], config: ModelConfig) -> float:
     """Pooled detection F1 at the model's working point.
 
-    Of images annotated in part it is an estimate, see ``extrapolated``.
+    Of images annotated in part it is an estimate, see ``_counts``.
     """
     return float(_f1_of(_counts(seen, config, (config.threshold,)))[0])
 
@@ -167,9 +188,11 @@ def detection_f1(seen: Sequence[Seen], config: ModelConfig) -> float:
 def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
     """The threshold and valley with the best F1, well inside the range that is as good.
 
-    F1 hardly changes over a wide range of thresholds and then falls. New stacks are dimmer or
-    brighter than these, so the middle of the thresholds within half a percent of the best is
-    taken, not the best itself.
+    A few images cannot tell valleys apart that differ by a nucleus or two, so of those within half
+    of ``PLATEAU`` of the best the usual one is taken. With it, F1 hardly changes over a wide range
+    of thresholds and then falls. New stacks are dimmer, more crowded or noisier than these, so the
+    middle of the thresholds within ``PLATEAU`` of the best is taken, not the best itself: the
+    geometric one, for what changes heights multiplies them.
     """
     if config.decode != "peaks":
         return config  # the published constants
@@ -179,19 +202,16 @@ def working_point(seen: Sequence[Seen], config: ModelConfig) -> ModelConfig:
     valleys = COLOUR_VALLEYS if config.is_rgb else VALLEYS
     points = [config.model_copy(update={"valley": valley}) for valley in valleys]
     scores = _f1_of(np.stack([_counts(seen, point, thresholds) for point in points], axis=1))
-    is_good = scores >= scores.max() - PLATEAU
-    # Of valleys, the one that is good at most thresholds; of equals, the better, then the usual.
-    rank = [
-        (is_good[:, j].sum(), scores[:, j].max(), -abs(valley - config.valley))
-        for j, valley in enumerate(valleys)
-    ]
-    j = max(range(len(valleys)), key=lambda k: rank[k])
+    best = scores.max(axis=0)
+    fair = [j for j in range(len(valleys)) if best[j] >= best.max() - PLATEAU / 2]
+    j = min(fair, key=lambda k: (abs(valleys[k] - config.valley), -best[k]))
+    is_good = scores[:, j] >= best[j] - PLATEAU
     low = high = int(scores[:, j].argmax())
-    while low > 0 and is_good[low - 1, j]:
+    while low > 0 and is_good[low - 1]:
         low -= 1
-    while high + 1 < len(thresholds) and is_good[high + 1, j]:
+    while high + 1 < len(thresholds) and is_good[high + 1]:
         high += 1
-    threshold = (thresholds[low] + thresholds[high]) / 2
+    threshold = math.sqrt(thresholds[low] * thresholds[high])
     return config.model_copy(update={"threshold": threshold, "valley": valleys[j]})
 
 
@@ -251,14 +271,14 @@ def fit_sieve(scenes: Sequence[Scene], n_nuclei: int) -> tuple[Typer, float] | t
 
 
 def best_threshold(chance: NDArray[np.float64], right: NDArray[np.bool_], n_true: int) -> float:
-    """Middle of the thresholds whose F1 is within ``PLATEAU`` of the best.
+    """Middle of the thresholds whose F1 is within half of ``PLATEAU`` of the best.
 
     >>> best_threshold(np.array([0.9, 0.8, 0.2]), np.array([True, True, False]), 2)
     0.495
     """
     tried = np.arange(5, 96) / 100
     scores = np.array([f1_at(chance > t, right, n_true) for t in tried])
-    good = tried[scores >= scores.max() - PLATEAU]
+    good = tried[scores >= scores.max() - PLATEAU / 2]
     return round(float((good[0] + good[-1]) / 2), 3)
 
 

@@ -32,6 +32,8 @@ class Partial:
         ``(n, G)`` int64, as in ``Lesson``.
     proposals
         ``(m, 3)`` places that look like nuclei and were not clicked.
+    is_likely
+        ``(m,)`` bool: those that are taken for nuclei before there is a network to ask.
     area
         ``(Y, X)`` bool: the annotated region.
     radius, z_step
@@ -43,6 +45,7 @@ class Partial:
     clicks: NDArray[np.float64]
     types: NDArray[np.int64]
     proposals: NDArray[np.float64]
+    is_likely: NDArray[np.bool_]
     area: NDArray[np.bool_]
     radius: float
     z_step: float

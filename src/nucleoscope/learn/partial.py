@@ -1,11 +1,12 @@
 """Images of which only some nuclei were clicked: what was not clicked is not background.
 
-A blob filter proposes where further nuclei may be. At first these are unknown: neither nucleus
-nor background. Later, and twice, the half-taught network is asked: where it is sure and the filter
-agrees, there is a nucleus without a type; where only one of them sees something, nothing is said;
-and what the network rules out even the second time becomes background (background propagation and
-self-training, Qu et al. 2020, IEEE TMI 39, section III). The network alone is not believed: a third
-of the way through a short training it knows little.
+A blob filter proposes where further nuclei may be. Blobs as bright as the clicked ones are taught
+as nuclei without a type from the start, dimmer ones are unknown: neither nucleus nor background.
+Later, and twice, the half-taught network is asked: where it is sure and the filter agrees, there
+is a nucleus without a type; where only one of them sees something, nothing is said; and what the
+network rules out even the second time becomes background (background propagation and self-
+training, Qu et al. 2020, IEEE TMI 39, section III). The network alone is not believed: a third of
+the way through a short training it knows little.
 
 The same proposals tell how many nuclei were clicked: of blobs as bright as the clicked ones, the
 share that has a click.
@@ -33,8 +34,13 @@ from nucleoscope.supervision.pseudo import nuclei_channel
 
 #: With a smaller share of clicked nuclei an image counts as annotated in part.
 COMPLETE = 0.75
-#: Blobs at least as bright as this quantile of the clicked ones are proposals.
-DIMMEST = 0.05
+#: Blobs at least as bright as this quantile of the clicked ones are likely nuclei.
+LIKELY = 0.05
+#: Blobs of at least this share of that height may be nuclei.
+POSSIBLE = 0.5
+#: The blob filter is this much wider than for images in which every nucleus was clicked: two blobs
+#: in a nucleus would be taught as two nuclei, one blob in two nuclei is set right later.
+WIDER = 1.2
 #: Blobs at least as bright as this quantile tell the share of clicked nuclei.
 TYPICAL = 0.5
 #: A blob belongs to a click within this many nucleus radii and slices.
@@ -58,6 +64,8 @@ class Proposals:
     ----------
     zyx
         ``(m, 3)`` blobs without a click.
+    is_likely
+        ``(m,)`` bool: bright enough to be taken for a nucleus.
     radius
         Median nucleus radius in pixels, measured on clicks and blobs.
     share
@@ -65,6 +73,7 @@ class Proposals:
     """
 
     zyx: Zyx
+    is_likely: NDArray[np.bool_]
     radius: float
     share: float
 
@@ -105,25 +114,31 @@ def propose(
     ([[0.0, 40.0, 42.0]], 0.5)
     """
     radius = median_radius(stain, clicks, z_step)
-    for _ in range(2):
-        blobs, score = _blobs(stain, radius, z_step, area)
+    for width in (1.0, WIDER):
+        blobs, score = _blobs(stain, width * radius, z_step, area)
         reach = (REACH_SLICES, REACH_RADII * radius, REACH_RADII * radius)
         is_clicked = np.zeros(len(blobs), dtype=bool)
         is_clicked[match_points(blobs, clicks, radius=reach).predicted_index] = True
         if not is_clicked.any():
-            return Proposals(np.zeros((0, 3)), radius, 1.0)
-        is_blob = score >= np.quantile(score[is_clicked], DIMMEST)
-        others = _apart(blobs[is_blob & ~is_clicked], clicks, radius, z_step)
-        radius = median_radius(stain, np.concatenate([clicks, others]), z_step)
-    is_typical = score >= np.quantile(score[is_clicked], TYPICAL)
-    return Proposals(others, radius, float(is_clicked[is_typical].mean()))
+            return Proposals(np.zeros((0, 3)), np.zeros(0, bool), radius, 1.0)
+        likely, typical = np.quantile(score[is_clicked], (LIKELY, TYPICAL))
+        kept = np.flatnonzero((score >= POSSIBLE * likely) & ~is_clicked)
+        kept = kept[_is_apart(blobs[kept], clicks, radius, z_step)]
+        others, is_likely = blobs[kept], score[kept] >= likely
+        radius = median_radius(stain, np.concatenate([clicks, others[is_likely]]), z_step)
+    share = float(is_clicked[score >= typical].mean())
+    return Proposals(others, is_likely, radius, share)
+
+
+def _is_apart(places: Zyx, clicks: Zyx, radius: float, z_step: float) -> NDArray[np.bool_]:
+    """Which places do not lie in a clicked nucleus: a long one can have two peaks."""
+    scale = np.array([z_step, 1.0, 1.0])
+    distance, _ = cKDTree(clicks * scale).query(places * scale)
+    return np.asarray(distance) > SAME_RADII * radius
 
 
 def _apart(places: Zyx, clicks: Zyx, radius: float, z_step: float) -> Zyx:
-    """The places that do not lie in a clicked nucleus: a long one can have two peaks."""
-    scale = np.array([z_step, 1.0, 1.0])
-    distance, _ = cKDTree(clicks * scale).query(places * scale)
-    return places[np.asarray(distance) > SAME_RADII * radius]
+    return places[_is_apart(places, clicks, radius, z_step)]
 
 
 def _blobs(
@@ -153,7 +168,9 @@ def partial_lesson(
     volume: Volume, points: Points, types: NDArray[np.int64], found: Proposals,
     area: NDArray[np.bool_], z_step: float,
 ) -> Lesson:  # fmt: skip
-    """The first lesson of an image annotated in part: every proposal is unknown.
+    """The first lesson of an image annotated in part: likely proposals are nuclei, others unknown.
+
+    In colour too much looks like a nucleus, so there all are unknown.
 
     Parameters
     ----------
@@ -169,9 +186,11 @@ def partial_lesson(
         Slice step in pixels.
     """
     partial = Partial(
-        points.zyx(), types, found.zyx, area, found.radius, z_step, found.share
+        points.zyx(), types, found.zyx, found.is_likely & (not volume.is_rgb), area, found.radius,
+        z_step, found.share,
     )  # fmt: skip
-    return taught_with(volume, partial, np.zeros((0, 3)), found.zyx)
+    likely = partial.is_likely
+    return taught_with(volume, partial, found.zyx[likely], found.zyx[~likely])
 
 
 def taught_with(volume: Volume, partial: Partial, sure: Zyx, doubtful: Zyx) -> Lesson:

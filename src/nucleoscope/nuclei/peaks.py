@@ -18,6 +18,9 @@ from scipy.spatial import cKDTree
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.jit import kernel
 
+#: Spread of the Gaussian that takes the ripple off a centre map, in pixels of the map.
+SMOOTHING = (0.3, 0.4, 0.4)
+
 
 @dataclass(frozen=True)
 class PeakSettings:
@@ -86,7 +89,7 @@ def find_peaks(centre: NDArray[np.float32], settings: PeakSettings) -> Peaks:
     """
     if centre.ndim != 3:
         raise InputError(f"a centre map is (Z, Y, X); found shape {centre.shape}.")
-    smooth = ndimage.gaussian_filter(centre, (0.3, 0.6, 0.6), output=np.float32)
+    smooth = ndimage.gaussian_filter(centre, SMOOTHING, output=np.float32)
     candidates, heights = _local_maxima(smooth, np.float32(settings.threshold))
     order = np.lexsort((*candidates.T[::-1], -heights))
     candidates, heights = candidates[order], heights[order]
