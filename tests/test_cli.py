@@ -6,6 +6,8 @@ import importlib
 import inspect
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -536,3 +538,9 @@ def test_nuclei_of_a_section_become_an_atlas_that_is_asked(call: Call, tmp_path:
     assert (tmp_path / "c.html").is_file()
     table = call("convert", atlas, tmp_path / "points.csv", "--image", "t0")
     assert table.code == 0, table.err
+
+
+def test_the_module_can_be_run_like_the_command() -> None:
+    command = [sys.executable, "-m", "nucleoscope", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "detect" in told

@@ -101,10 +101,16 @@ def test_the_most_important_runs_come_first(plan: tuple[Run, ...]) -> None:
     first = [place[f"plaque.{recipe}.10min.seed0"] for recipe in lecl.TABLE_1]
     assert max(first) < place["plaque.lecl.10min.seed1"] < place["plaque.lecl.10min.seed2"]
     assert place["simulator.mip.10min.seed0"] < place["points.10.10min.seed0"]
-    for part in ("plaque", "points", "simulator", "histology", "dsb2018"):
-        seeds = [run.parameters["seed"] for run in plan if run.parameters["part"] == part]
-        assert seeds[0] == 0
-        assert seeds[-1] == 2
+    # Tables have every seed, the curves after them the first.
+    for part, seeds in {
+        "plaque": 3,
+        "points": 3,
+        "histology": 3,
+        "dsb2018": 3,
+        "simulator": 1,
+    }.items():
+        found = [run.parameters["seed"] for run in plan if run.parameters["part"] == part]
+        assert sorted(set(found)) == list(range(seeds))
 
 
 def test_every_network_of_the_table_is_the_same_and_trains_as_long(plan: tuple[Run, ...]) -> None:
@@ -242,7 +248,7 @@ def test_a_verdict_needs_a_value() -> None:
 def test_a_page_without_runs_names_all_of_them_and_draws_nothing(plan: tuple[Run, ...]) -> None:
     page = render(Budget(), plan, {}, {"plaque.qu.10min.seed0": "there is no recipe qu yet"})
     text = to_markdown(page, "pictures")
-    assert "0 of 93 runs are finished" in text
+    assert f"0 of {len(plan)} runs are finished" in text
     assert list(page.pictures()) == []
     assert "there is no recipe qu yet" in text
     assert "| plaque lecl | 0, 1, 2 | not done yet |" in text
