@@ -26,6 +26,7 @@ _HOMES = {
     "Region": "nucleoscope.data.region",
     "Slide": "nucleoscope.data.slide",
     "Volume": "nucleoscope.data.volume",
+    "annotate": "nucleoscope.view.annotate",
     "certificate": "nucleoscope.flow.certify",
     "certify": "nucleoscope.view.certificate",
     "convert": "nucleoscope.flow.convert",
@@ -54,6 +55,7 @@ _HOMES = {
     "train": "nucleoscope.flow.lecl",
     "train_encoder": "nucleoscope.flow.nuc2vec",
     "transfer": "nucleoscope.flow.atlas",
+    "view": "nucleoscope.view.browse",
 }
 
 __all__ = [
@@ -70,6 +72,7 @@ __all__ = [
     "Slide",
     "Volume",
     "__version__",
+    "annotate",
     "certificate",
     "certify",
     "convert",
@@ -98,6 +101,7 @@ __all__ = [
     "train",
     "train_encoder",
     "transfer",
+    "view",
 ]
 
 if TYPE_CHECKING:
@@ -133,6 +137,8 @@ if TYPE_CHECKING:
     from nucleoscope.learn.model import load_model
     from nucleoscope.showcase import demo
     from nucleoscope.simulator import simulate
+    from nucleoscope.view.annotate import annotate
+    from nucleoscope.view.browse import view
     from nucleoscope.view.certificate import certify
     from nucleoscope.view.results import report
 

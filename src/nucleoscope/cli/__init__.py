@@ -39,6 +39,8 @@ VERBS: tuple[Callable[..., None], ...] = (
     tissue.certify,
     tissue.spatial,
     pages.report,
+    pages.view,
+    pages.annotate,
     pages.bench,
     pages.demo,
     files.convert,

@@ -1,4 +1,4 @@
-"""Verbs that make something to look at: report, bench and demo."""
+"""Verbs that make something to look at: report, view, annotate, bench and demo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from nucleoscope.cli.flags import Json, Overwrite, Quiet, numbers_of, say
+from nucleoscope.cli.flags import (
+    Axes,
+    Json,
+    Overwrite,
+    Quiet,
+    SpacingText,
+    numbers_of,
+    say,
+    spacing_of,
+)
+
+Port = Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")]
+Browser = Annotated[
+    bool, typer.Option("--browser/--no-browser", help="Open the page, or only say its address.")
+]
 
 
 def report(
@@ -21,6 +35,44 @@ def report(
     from nucleoscope.view.results import report as run
 
     print(run(folders, output, title=title, overwrite=overwrite))
+
+
+def view(
+    folder: Annotated[Path, typer.Argument(metavar="OUT|ATLAS", help="What to look at.")],
+    port: Port = 0,
+    browser: Browser = True,
+) -> None:
+    """Look at results or an atlas in a page on this machine; Ctrl-C ends it."""
+    from nucleoscope.view.browse import view as run
+
+    run(folder, port=port, browser=browser)
+
+
+def annotate(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE|ATLAS", help="What to annotate.")],
+    points: Annotated[
+        Path | None, typer.Option("--points", help="CSV to go on from and to write.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="Says where clicks would teach it most.")
+    ] = None,
+    types: Annotated[
+        str | None, typer.Option("--types", metavar="A,B", help="Types of the keys 1 to 9.")
+    ] = None,
+    roi: Annotated[Path | None, typer.Option("--roi", help="Region, where not beside it.")] = None,
+    axes: Axes = None,
+    spacing: SpacingText = None,
+    port: Port = 0,
+    browser: Browser = True,
+) -> None:
+    """Click nuclei of an image, or give types to nuclei of an atlas; Ctrl-C ends it."""
+    from nucleoscope.view.annotate import annotate as run
+
+    names = [name.strip() for name in (types or "").split(",") if name.strip()]
+    run(
+        image, points, model=model, types=names, roi=roi, axes=axes,
+        spacing=spacing_of(spacing, None), port=port, browser=browser,
+    )  # fmt: skip
 
 
 def demo(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nucleoscope.data.points import Points
+from nucleoscope.data.region import Region
 from nucleoscope.data.volume import Volume
 from nucleoscope.flow.inputs import (
     POINT_SUFFIXES,
@@ -19,18 +20,23 @@ from nucleoscope.flow.inputs import (
     Reading,
     as_images,
     name_of,
+    nuclear_channel,
     one_per_image,
     open_image,
     region_for,
 )
+from nucleoscope.flow.lessons import UNKNOWN_Z_STEP
 from nucleoscope.flow.progress import bar
 from nucleoscope.io.images import find_beside
 from nucleoscope.io.points import read_points
 from nucleoscope.learn.infer import detect, scale_factors
 from nucleoscope.learn.model import Model, load_model
 from nucleoscope.learn.normalise import levels, normalise
+from nucleoscope.nuclei.classical import classical_maps
+from nucleoscope.nuclei.peaks import PeakSettings, find_peaks
 from nucleoscope.nuclei.suggest import Regions, choose_regions, doubt_of, windows
-from nucleoscope.units import Spacing
+from nucleoscope.supervision import median_radius, nuclei_channel
+from nucleoscope.units import Spacing, z_step_px
 
 #: Side of a region in nucleus radii: some ten to thirty nuclei, one look of an annotator.
 SIDE_RADII = 12.0
@@ -38,6 +44,8 @@ SIDE_RADII = 12.0
 LOWEST = 0.25
 #: A nucleus within this many radii of a click is annotated already.
 CLICKED_RADII = 1.5
+#: Radius looked for before there are so many clicks, in um, or in pixels of an unknown scale.
+USUAL_UM, USUAL_PX, FEW_CLICKS = 3.5, 7.0, 3
 #: What doubt at least counts as one in the table, in bits.
 DOUBTFUL = 0.5
 
@@ -57,7 +65,7 @@ class _Look:
 
 def suggest(
     images: Sequence[Image] | Image,
-    model: str | Path | Model,
+    model: str | Path | Model | None = None,
     *,
     n: int = 10,
     side: int | None = None,
@@ -73,13 +81,14 @@ def suggest(
     Nuclei are looked for well below the model's threshold. Each counts as doubtful as its
     detection and, if it is one, its type; those already clicked do not count. Regions of the
     largest sums are taken one after the other, the less the more they look like one taken before.
+    Before there is a model, every bright blob that was not clicked counts as one.
 
     Parameters
     ----------
     images
         Files or volumes, annotated or not.
     model
-        A model or its folder.
+        A model or its folder; None looks for blobs of the size of the clicked nuclei.
     n
         How many regions, over all images.
     side
@@ -106,7 +115,7 @@ def suggest(
     InputError
         An image or the model cannot be read.
     """
-    loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = model if model is None or isinstance(model, Model) else load_model(model)
     many = as_images(images)
     clicks = one_per_image(points, many, "points")
     outlines = one_per_image(roi, many, "roi")
@@ -117,9 +126,13 @@ def suggest(
             tell(i / len(many), name_of(image))
             volume = open_image(image, reading)
             region, _ = region_for(image, outline, volume)
-            radius = _radius_in(volume, loaded)
-            found = detect(_lowered(loaded), volume, region=region, device=device)
-            look = _looked(found.table.frame, loaded, _clicked(image, click), radius)
+            known = _clicked(image, click)
+            if loaded is None:
+                look, radius = _blobs(volume, known, region)
+            else:
+                radius = _radius_in(volume, loaded)
+                found = detect(_lowered(loaded), volume, region=region, device=device)
+                look = _looked(found.table.frame, loaded, known, radius)
             size = side or max(16, round(SIDE_RADII * radius))
             part, table = _candidates(volume, look, size, i)
             parts.append(part)
@@ -155,13 +168,39 @@ def _clicked(image: Image, given: str | Path | Points | None) -> Points | None:
     return None if path is None else read_points(path, image=name_of(image))
 
 
+def _blobs(volume: Volume, clicks: Points | None, region: Region | None) -> tuple[_Look, float]:
+    """Peaks of a blob filter of the nuclear stain that were not clicked, and its radius in pixels.
+
+    Their size is that of the clicked nuclei, or a usual one where there is no click.
+    """
+    stain = nuclei_channel(volume, 0 if volume.is_rgb else nuclear_channel(volume, None))
+    step = z_step_px(volume.spacing, UNKNOWN_Z_STEP)
+    radius = USUAL_UM / volume.spacing[2] if volume.spacing else USUAL_PX
+    if clicks is not None and len(clicks) >= FEW_CLICKS:
+        radius = median_radius(stain, clicks.zyx(), step)
+    radius = float(np.clip(radius, 2.0, 40.0))
+    centre = classical_maps(stain, radius, step).centre
+    peaks = find_peaks(centre, PeakSettings(radius=radius, slice_px=step))
+    frame = pd.DataFrame(peaks.zyx, columns=["z", "y", "x"])
+    if region is not None:
+        frame = frame[region.contains(frame["y"].to_numpy(), frame["x"].to_numpy())]
+    frame = _not_clicked(frame, clicks, radius)
+    return _Look(frame, np.ones(len(frame)), np.zeros(len(frame))), radius
+
+
+def _not_clicked(frame: pd.DataFrame, clicks: Points | None, radius: float) -> pd.DataFrame:
+    """The candidates that are not where somebody clicked."""
+    if clicks is None or not len(clicks) or not len(frame):
+        return frame
+    places = np.stack([clicks.y, clicks.x], axis=1)
+    distance, _ = cKDTree(places).query(frame[["y", "x"]].to_numpy(dtype=np.float64))
+    return frame[np.asarray(distance) > CLICKED_RADII * radius]
+
+
 def _looked(frame: pd.DataFrame, model: Model, clicks: Points | None, radius: float) -> _Look:
     """Doubts of every candidate that was not clicked."""
     config = model.config
-    if clicks is not None and len(clicks) and len(frame):
-        places = np.stack([clicks.y, clicks.x], axis=1)
-        distance, _ = cKDTree(places).query(frame[["y", "x"]].to_numpy(dtype=np.float64))
-        frame = frame[np.asarray(distance) > CLICKED_RADII * radius]
+    frame = _not_clicked(frame, clicks, radius)
     threshold = config.threshold if config.decode == "peaks" else 0.5
     score = frame["score"].to_numpy(dtype=np.float64)
     detection = doubt_of(score, threshold)

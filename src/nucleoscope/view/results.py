@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from nucleoscope.io.tables import read_table
 from nucleoscope.view.model import ReportImage, ReportRun
 from nucleoscope.view.report import write_report
 
-__all__ = ["read_results", "report"]
+__all__ = ["read_results", "report", "result_readers"]
 
 T = TypeVar("T")
 
@@ -92,6 +93,20 @@ def read_results(folder: str | Path) -> tuple[ReportRun, list[ReportImage]]:
     InputError
         No ``run.json``, or no image folder with a table of nuclei.
     """
+    run, readers = result_readers(folder)
+    return run, [read() for read in readers.values()]
+
+
+def result_readers(
+    folder: str | Path,
+) -> tuple[ReportRun, dict[str, Callable[[], ReportImage]]]:
+    """The facts of a finished run, and of each image by name what reads it.
+
+    Raises
+    ------
+    InputError
+        No ``run.json``, or no image folder with a table of nuclei.
+    """
     folder = Path(folder)
     if not (folder / "run.json").is_file():
         raise InputError(
@@ -104,16 +119,17 @@ def read_results(folder: str | Path) -> tuple[ReportRun, list[ReportImage]]:
     if not tables:
         raise InputError(f"{folder}: no <image>/nuclei.parquet in it; run detect first.")
     model = _model_of(manifest, folder)
-    images = [
-        _read_image(table.parent, inputs.get(table.parent.name), model.get("nuclei"))
-        for table in tables
-    ]
+    stain = model.get("nuclei")
+    readers: dict[str, Callable[[], ReportImage]] = {
+        place.name: partial(_read_image, place, inputs.get(place.name), stain)
+        for place in (table.parent for table in tables)
+    }
     taught = model.get("training")
     training = dict(taught) if isinstance(taught, Mapping) else {}
     history = training.pop("history", None) or manifest.get("history")
     facts = {k: v for k, v in model.items() if k in ("recipe", "types", "markers")}
     facts |= {"training": training} | dict(manifest)
-    return ReportRun(folder.name, dict(_facts(facts)), history or None), images
+    return ReportRun(folder.name, dict(_facts(facts)), history or None), readers
 
 
 def _model_of(manifest: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
