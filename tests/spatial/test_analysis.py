@@ -13,6 +13,7 @@ from nucleoscope.data.table import NucleusTable
 from nucleoscope.data.volume import Volume
 from nucleoscope.errors import CallError, InputError, MissingExtraError
 from nucleoscope.spatial import STATISTICS, Settings, Window, analyse, patterns_of
+from nucleoscope.spatial.analysis import prepare
 
 FAST = Settings(reach="30um", n_bins=6, n_simulations=19, n_niches=3)
 
@@ -283,3 +284,36 @@ def test_a_reach_beyond_half_of_the_tissue_is_said():
     for reach, said in (("100px", True), ("30px", False)):
         result = analyse(table, statistics=("enrichment",), settings=Settings(reach=reach))
         assert any("px across" in note for note in result.notes) == said
+
+
+def test_settings_that_cannot_be_met_are_refused_at_once():
+    with pytest.raises(CallError, match="19 simulations or more; found 5"):
+        Settings(n_simulations=5)
+    with pytest.raises(CallError, match="0 or more; found -1"):
+        Settings(permutations=-1)
+
+
+def test_progress_names_each_statistic_and_image_and_changes_nothing():
+    rng = np.random.default_rng(0)
+    tables = [
+        NucleusTable(pd.DataFrame({
+            "id": range(60), "y": rng.random(60) * 90, "x": rng.random(60) * 90,
+            "type": ["a", "b"] * 30, "image": name,
+        }))
+        for name in ("one", "two")
+    ]  # fmt: skip
+    how = Settings(reach="40px", n_bins=4, n_simulations=19, permutations=39)
+    heard: list[tuple[float, str]] = []
+    names = ("enrichment", "k")
+    told = prepare(tables, settings=how).compute(names, tell=lambda *x: heard.append(x))
+    assert heard == [
+        (0, "enrichment one"),
+        (0.25, "enrichment two"),
+        (0.5, "k one"),
+        (0.75, "k two"),
+    ]
+    silent = analyse(tables, statistics=names, settings=how, n_jobs=2)
+    for name in names:
+        pd.testing.assert_frame_equal(told.to_frame(name), silent.to_frame(name))
+    closed = analyse(tables, statistics=names[:1], settings=replace(how, permutations=0))
+    assert not told.to_frame("enrichment")["p"].equals(closed.to_frame("enrichment")["p"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nucleoscope.errors import CallError
-from nucleoscope.spatial.pairs import Bins, Grid, pair_sums
+from nucleoscope.spatial.pairs import Bins, Grid, pair_sums, window_covariance
 from nucleoscope.spatial.pattern import Pattern
 from nucleoscope.spatial.ripley import cross_k, inside_fraction, nearest_distances, nearest_g
 from nucleoscope.spatial.window import Window
@@ -137,8 +140,39 @@ def test_the_number_of_jobs_changes_not_even_the_last_bit():
 def test_far_outliers_do_not_blow_up_the_grid():
     at = np.concatenate([np.random.default_rng(0).random((100, 2)), [[1e7, 1e7]]])
     grid = Grid.of(at, 0.1)
-    assert grid.shape.prod() < 4 * 101 + 1100
+    assert np.prod(grid.cells.shape) < 4 * 101 + 1100
     assert pair_sums(Pattern(at, np.zeros(101), ("a",)), Bins(0.1, 2)).sum() > 0
+
+
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([(30, 40), (2000, 3), (3, 2000), (9, 20, 25), (1, 40, 40), (60, 5, 5)]),
+    st.integers(2, 120),
+    st.floats(0.05, 30.0),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_pair_is_met_once_whatever_the_shape(seed, extent, n, reach):
+    rng = np.random.default_rng(seed)
+    # Whole coordinates put pairs exactly at the reach and at the edges of cells.
+    at = rng.random((n, len(extent))) * extent
+    at = np.floor(at) if seed % 2 else at
+    reach = float(np.ceil(reach)) if seed % 2 else reach
+    pattern = Pattern(at, np.zeros(n), ("a",))
+    distance = np.sqrt(((at[:, None] - at) ** 2).sum(axis=2))
+    expected = (distance <= reach).sum() - n
+    assert pair_sums(pattern, Bins(reach, 7)).sum() == expected
+
+
+@pytest.mark.parametrize("sides", [(30.0, 50.0), (8.0, 30.0, 50.0)])
+def test_a_rectangle_by_formula_equals_its_table(sides):
+    window = Window.box((0.0,) * len(sides), sides)
+    rng = np.random.default_rng(3)
+    pattern = Pattern(window.sample(200, rng), rng.integers(0, 3, 200), NAMES, window=window)
+    covariance = window_covariance(window, 40.0)
+    by_table = replace(covariance, box=None)
+    bins = Bins(40.0, 9)  # longer than a side: overlaps reach 0, weights their ceiling
+    one = pair_sums(pattern, bins, covariance=covariance)
+    assert np.allclose(one, pair_sums(pattern, bins, covariance=by_table), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("correction", ["translation", "border", "isotropic"])

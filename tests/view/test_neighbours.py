@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from nucleoscope import cli
 from nucleoscope.data.atlas import Atlas, unit_rows
 from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import CallError, InputError
@@ -113,3 +115,29 @@ def test_an_atlas_is_analysed_by_subtype_and_by_its_vectors(atlas: Path, tmp_pat
 def test_embeddings_are_asked_for_by_name(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CallError, match="need an ATLAS folder"):
         analyse_files(run, tmp_path / "sp", statistics=("coupling",))
+
+
+def called(*args: object) -> list[str]:
+    """What the command line prints."""
+    answer = CliRunner().invoke(cli.app, ["spatial", *map(str, args)])
+    assert answer.exit_code == 0, answer.output
+    return answer.output.splitlines()
+
+
+def test_the_command_line_reaches_every_setting(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sp"
+    called(
+        run, "-o", out, "--reach", "40um", "--statistics", "enrichment,k", "--strata", "density",
+        "--simulations", 19, "--permutations", 39, "--deep", "--jobs", 2, "--quiet",
+    )  # fmt: skip
+    assert sorted(p.name for p in out.glob("*.csv")) == ["enrichment.csv", "k.csv", "nuclei.csv"]
+    assert set(read_csv(out / "k.csv")["null"]) == {"labelling within strata"}
+    p = read_csv(out / "enrichment.csv")["p"].astype(float)
+    assert p.min() >= 1 / 40  # from 39 permutations, not in closed form
+    record = read_json(out / "run.json")
+    assert (record["flat"], record["n_simulations"], record["strata"]) == (False, 19, "density")
+
+
+def test_an_unknown_statistic_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(CallError, match="no statistic 'likeness'"):
+        analyse_files(tmp_path / "nowhere", tmp_path / "sp", statistics=("likeness",))

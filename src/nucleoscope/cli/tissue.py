@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Annotated
 
@@ -189,22 +191,60 @@ def spatial(
     by: Annotated[str, typer.Option(help="Column that types the nuclei.")] = "type",
     tissue: Annotated[Path | None, typer.Option(help="Outline of the tissue.")] = None,
     reach: Annotated[str, typer.Option(help="Longest distance, 100um or 200px.")] = "100um",
+    statistics: Annotated[
+        str | None,
+        typer.Option(
+            help="Some of enrichment, centrality, k, pcf, g, co_occurrence, moran, niches; of "
+            "an ATLAS also mark_correlation, coupling. Default: all but pcf, g and those."
+        ),
+    ] = None,
     null: Annotated[
-        str, typer.Option(help="What chance means: labelling, labelling-exact, csr, shift.")
+        str,
+        typer.Option(
+            help="What chance means for curves: labelling, labelling-exact, "
+            "'labelling within strata', csr, shift."
+        ),
     ] = "labelling",
-    seed: Annotated[int, typer.Option()] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+    strata: Annotated[
+        str | None,
+        typer.Option(help="Deal types out within this column of the tables only, or 'density'."),
+    ] = None,
+    simulations: Annotated[int, typer.Option(min=19, help="Simulations per curve.")] = 199,
+    permutations: Annotated[
+        int, typer.Option(min=0, help="Check the enrichment with so many; 0: closed form.")
+    ] = 0,
+    flat: Annotated[
+        bool | None,
+        typer.Option(
+            "--flat/--deep", help="Stacks from above, or in 3D. Default: thin ones from above."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same p.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Threads; they change no figure.")] = 1,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure who stands next to whom."""
     from nucleoscope.spatial import Settings
+    from nucleoscope.spatial.analysis import DEFAULT
     from nucleoscope.view.neighbours import analyse_files as run
 
-    result = run(
-        results, output, by=by, tissue=tissue, settings=Settings(reach=reach, null=null), seed=seed,
-        jobs=jobs,
+    settings = Settings(
+        reach=reach, null=_null_of(null, strata), strata=strata, n_simulations=simulations,
+        permutations=permutations, flat=flat,
     )  # fmt: skip
+    named = tuple(name.strip() for name in statistics.split(",")) if statistics else DEFAULT
+    # The bar is drawn on a terminal only; a quiet call has none.
+    with redirect_stderr(StringIO()) if quiet or as_json else nullcontext():
+        result = run(
+            results, output, by=by, tissue=tissue, statistics=named, settings=settings, seed=seed,
+            jobs=jobs,
+        )  # fmt: skip
     facts = {"output": str(output), "nuclei": len(result.nuclei), "notes": list(result.notes)}
     text = "\n".join([*result.notes, f"tables and spatial.html in {output}"])
     say(text, facts, as_json=as_json, quiet=quiet)
+
+
+def _null_of(null: str, strata: str | None) -> str:
+    """With strata, labels are dealt out within them for curves as well."""
+    return "labelling within strata" if strata and null == "labelling" else null

@@ -16,7 +16,7 @@ from nucleoscope.errors import CallError, InputError
 from nucleoscope.spatial.autocorrelation import moran
 from nucleoscope.spatial.centrality import centrality
 from nucleoscope.spatial.enrichment import enrichment
-from nucleoscope.spatial.envelope import curve_test
+from nucleoscope.spatial.envelope import FEWEST, curve_test
 from nucleoscope.spatial.graph import GRAPHS, Graph, delaunay, nearest, within
 from nucleoscope.spatial.marks import coupling, mark_correlation
 from nucleoscope.spatial.niches import composition, niches
@@ -29,6 +29,8 @@ from nucleoscope.spatial.window import Window
 from nucleoscope.units import parse_length
 
 Tissue = Window | Region | Volume
+#: Hears how much is done (of 1) and what is being done.
+Tell = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Settings:
         Null model of the curves, a name in ``NULLS``.
     n_simulations
         Simulations per curve and permutations per score.
+    permutations
+        Of the enrichment, as a check; 0 takes the closed form, which needs none.
     strata
         A column of the tables within which types are dealt out, or ``"density"`` for ten groups by
         local density. None: the whole image.
@@ -71,6 +75,7 @@ class Settings:
     max_edge: float | None = None
     null: str = "labelling"
     n_simulations: int = 199
+    permutations: int = 0
     strata: str | None = None
     n_niches: int = 8
     flat: bool | None = None
@@ -80,6 +85,12 @@ class Settings:
         null_model(self.null)
         if self.graph not in GRAPHS:
             raise CallError(f"no graph {self.graph!r}; there are {', '.join(GRAPHS)}.")
+        if self.n_simulations < FEWEST:
+            raise CallError(
+                f"an envelope needs {FEWEST} simulations or more; found {self.n_simulations}."
+            )
+        if self.permutations < 0:
+            raise CallError(f"permutations are 0 or more; found {self.permutations}.")
 
     @property
     def unit(self) -> str:
@@ -132,8 +143,9 @@ class Sample:
 
 def _enrichment(sample: Sample) -> pd.DataFrame:
     return enrichment(
-        sample.graph, sample.pattern, seed=sample.seed, n_jobs=sample.n_jobs
-    ).to_frame()
+        sample.graph, sample.pattern, permutations=sample.settings.permutations,
+        seed=sample.seed, n_jobs=sample.n_jobs,
+    ).to_frame()  # fmt: skip
 
 
 def _curve(statistic: str) -> Callable[[Sample], pd.DataFrame]:
@@ -248,10 +260,100 @@ def analyse(
     >>> len(result.to_frame("enrichment")), result.unit
     (4, 'px')
     """
-    settings = settings or Settings()
+    check_names(statistics)
+    ready = prepare(
+        tables, by=by, tissue=tissue, embedding=embedding, settings=settings, seed=seed,
+        n_jobs=n_jobs,
+    )  # fmt: skip
+    return ready.compute(statistics)
+
+
+def check_names(statistics: Sequence[str]) -> None:
+    """Refuse statistics that there are not.
+
+    >>> check_names(("enrichment", "niches"))
+    """
     unknown = [s for s in statistics if s not in STATISTICS and s != "niches"]
     if unknown:
         raise CallError(f"no statistic {unknown[0]!r}; there are {', '.join(STATISTICS)}, niches.")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Images ready for any statistic.
+
+    Parameters
+    ----------
+    by
+        Column that types the nuclei.
+    samples
+        One per image.
+    settings, seed
+        As given.
+    notes
+        What was left out, and what was assumed.
+    """
+
+    by: str
+    samples: tuple[Sample, ...]
+    settings: Settings
+    seed: int
+    notes: tuple[str, ...]
+
+    def compute(
+        self, statistics: Sequence[str] = DEFAULT, *, tell: Tell | None = None
+    ) -> SpatialResult:
+        """Statistics of every image.
+
+        Parameters
+        ----------
+        statistics
+            As for ``analyse``.
+        tell
+            Called before each statistic of each image with the share done and what comes next.
+
+        Raises
+        ------
+        CallError
+            An unknown statistic, or something needed that was not given.
+        """
+        check_names(statistics)
+        notes, samples = list(self.notes), self.samples
+        named = [s for s in statistics if s in STATISTICS]
+        features = [c for s in samples for c in s.frame.columns if str(c).startswith("f_")]
+        if "moran" in named and samples and not features:
+            named.remove("moran")
+            notes.append("Moran's I was left out: the table has no feature columns f_*.")
+        found = _over_images(named, samples, tell)
+        nuclei = _nuclei(samples, self.by)
+        if "niches" in statistics:
+            found["niches"] = _add_niches(samples, nuclei, self.settings, self.seed)
+        patterns, graphs = tuple(s.pattern for s in samples), tuple(s.graph for s in samples)
+        return SpatialResult(
+            self.by, self.settings.unit, found, nuclei, patterns, graphs, tuple(notes)
+        )
+
+
+def prepare(
+    tables: NucleusTable | Sequence[NucleusTable],
+    *,
+    by: str = "type",
+    tissue: Tissue | Mapping[str, Tissue] | None = None,
+    embedding: NDArray[np.floating] | None = None,
+    settings: Settings | None = None,
+    seed: int = 0,
+    n_jobs: int = 1,
+) -> Prepared:
+    """The first half of ``analyse``: every image's nuclei in their tissue, joined to a graph.
+
+    Parameters, errors: as for ``analyse``.
+
+    Examples
+    --------
+    >>> prepare([], settings=Settings(reach="100px")).samples
+    ()
+    """
+    settings = settings or Settings()
     every = [tables] if isinstance(tables, NucleusTable) else list(tables)
     every, thin = _as_seen(every, settings)
     frame = pd.concat([NucleusTable.empty().frame, *(t.frame for t in every)], ignore_index=True)
@@ -265,16 +367,7 @@ def analyse(
         marks = None if embedding is None else embedding[ready.rows]
         rows = frame.iloc[ready.rows]
         samples.append(Sample(ready, settings.join(ready), rows, marks, settings, seed, n_jobs))
-    named = [s for s in statistics if s in STATISTICS]
-    if "moran" in named and not any(str(c).startswith("f_") for c in frame.columns):
-        named.remove("moran")
-        notes.append("Moran's I was left out: the table has no feature columns f_*.")
-    found = {name: _over_images(STATISTICS[name], samples) for name in named}
-    nuclei = _nuclei(samples, by)
-    if "niches" in statistics:
-        found["niches"] = _add_niches(samples, nuclei, settings, seed)
-    patterns, graphs = tuple(s.pattern for s in samples), tuple(s.graph for s in samples)
-    return SpatialResult(by, settings.unit, found, nuclei, patterns, graphs, tuple(notes))
+    return Prepared(by, tuple(samples), settings, seed, tuple(notes))
 
 
 def _as_seen(
@@ -304,14 +397,21 @@ def _depth(table: NucleusTable) -> float:
 
 
 def _over_images(
-    statistic: Callable[[Sample], pd.DataFrame], samples: list[Sample]
-) -> pd.DataFrame:
-    parts = []
-    for sample in samples:
-        part = statistic(sample)
-        part.insert(0, "image", sample.pattern.image)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"image": []})
+    names: Sequence[str], samples: Sequence[Sample], tell: Tell | None
+) -> dict[str, pd.DataFrame]:
+    """Every statistic of every image, the images of a statistic one below another."""
+    found = {}
+    for done, name in enumerate(names):
+        parts = []
+        for number, sample in enumerate(samples):
+            if tell is not None:
+                share = (done + number / len(samples)) / len(names)
+                tell(share, f"{name} {sample.pattern.image}")
+            part = STATISTICS[name](sample)
+            part.insert(0, "image", sample.pattern.image)
+            parts.append(part)
+        found[name] = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"image": []})
+    return found
 
 
 def _prepared(
@@ -389,7 +489,7 @@ def _mpp(pattern: Pattern, frame: pd.DataFrame) -> float:
     return mpp
 
 
-def _nuclei(samples: list[Sample], by: str) -> pd.DataFrame:
+def _nuclei(samples: Sequence[Sample], by: str) -> pd.DataFrame:
     parts = []
     for sample in samples:
         pattern = sample.pattern
@@ -405,7 +505,7 @@ def _nuclei(samples: list[Sample], by: str) -> pd.DataFrame:
 
 
 def _add_niches(
-    samples: list[Sample], nuclei: pd.DataFrame, settings: Settings, seed: int
+    samples: Sequence[Sample], nuclei: pd.DataFrame, settings: Settings, seed: int
 ) -> pd.DataFrame:
     names = samples[0].pattern.names if samples else ()
     around = [composition(s.graph, s.pattern, with_self=True) for s in samples]

@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 
 #: Relabelling keeps its pairs in memory up to this many; beyond, it streams them again each time.
 MAX_LISTED_PAIRS = 20_000_000
+#: Fewer simulations than this cannot give a p of 0.05.
+FEWEST = 19
 #: Simulated curves may take this many bytes.
 MAX_BYTES = 4_000_000_000
 
@@ -299,8 +301,8 @@ def curve_test(
     """
     if statistic not in CURVES:
         raise CallError(f"no curve {statistic!r}; there are {', '.join(CURVES)}.")
-    if n_simulations < 19:
-        raise CallError(f"an envelope needs 19 simulations or more; found {n_simulations}.")
+    if n_simulations < FEWEST:
+        raise CallError(f"an envelope needs {FEWEST} simulations or more; found {n_simulations}.")
     model = null_model(null)
     k = pattern.n_types * (2 if model.is_paired else 1)
     if 8 * n_simulations * k * k * bins.n > MAX_BYTES:

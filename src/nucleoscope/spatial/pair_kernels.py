@@ -2,29 +2,85 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.jit import kernel
 
+#: Columns after the last nucleus: loops over distances run in steps of this many.
+PAD = 8
+
+
+class Cells(NamedTuple):
+    """Nuclei sorted by the cells of a grid, and the grid.
+
+    Parameters
+    ----------
+    at
+        ``(3, n + PAD)`` float64, sorted; a plane has z = 0. The last ``PAD`` columns are no nuclei,
+        so that loops can run on to a whole vector.
+    starts
+        ``(n_cells + 1,)`` int64: where the nuclei of each cell start.
+    shape
+        Cells per axis.
+    low, per_unit
+        The lower corner of the grid; cells per unit of length.
+    reach
+        Longest distance of a pair.
+    """
+
+    at: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    shape: tuple[int, int, int]
+    low: tuple[float, float, float]
+    per_unit: tuple[float, float, float]
+    reach: float
+
+
+class Overlap(NamedTuple):
+    """The set covariance of a window, ``|W and (W + h)|`` at any lag h, and how pairs count by it.
+
+    Parameters
+    ----------
+    table
+        Flat float64, zero lag in the middle, multilinear between its entries; empty for a rectangle
+        and where every pair counts 1.
+    shape, per_unit
+        Of the table: entries per axis, and per unit of length.
+    sides
+        ``(z, y, x)`` of a rectangle, whose overlap is ``prod(sides - |h|)``; 0 otherwise.
+    least
+        No overlap counts for less than this.
+    """
+
+    table: NDArray[np.float64]
+    shape: tuple[int, int, int]
+    per_unit: tuple[float, float, float]
+    sides: tuple[float, float, float]
+    least: float
+
 
 @kernel
 def sort_by_cell(
-    places: NDArray[np.float64], low: NDArray[np.float64], side: float, shape: NDArray[np.int64]
+    places: NDArray[np.float64],
+    low: tuple[float, float, float],
+    per_unit: tuple[float, float, float],
+    shape: tuple[int, int, int],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Counting sort of ``(n, 2 or 3)`` places into cells of a grid.
 
-    Returns the sorted places as ``(3, n)``, where each was, and where each cell starts.
+    Returns the sorted places as ``(3, n + PAD)``, where each was, and where each cell starts.
     """
     n, dims = places.shape
-    cells = np.empty(n, np.int64)
+    cells = np.empty(n, np.int32)
     starts = np.zeros(shape[0] * shape[1] * shape[2] + 1, np.int64)
-    per_unit = 1.0 / side
     for i in range(n):
         cell = np.int64(0)
         for d in range(dims):
             axis = 3 - dims + d
-            step = np.int64((places[i, d] - low[axis]) * per_unit)
+            step = int((places[i, d] - low[axis]) * per_unit[axis])
             cell = cell * shape[axis] + min(step, shape[axis] - 1)
         cells[i] = cell
         starts[cell + 1] += 1
@@ -32,7 +88,7 @@ def sort_by_cell(
         starts[c + 1] += starts[c]
     free = starts[:-1].copy()
     order = np.empty(n, np.int64)
-    at = np.zeros((3, n))
+    at = np.zeros((3, n + PAD))
     for i in range(n):
         place = free[cells[i]]
         free[cells[i]] += 1
@@ -83,19 +139,20 @@ def pair_slots(
     i: int,
     first: int,
     stop: int,
-    inner: float,
-    step: float,
-    n_bins: int,
+    bins: tuple[float, float, int],
     slots: NDArray[np.int32],
 ) -> None:
-    """Slots of the distances from point ``i`` to points ``first`` to ``stop``.
+    """Slots of the distances from point ``i`` to points ``first`` to ``stop``, and a few beyond.
 
     Slot 0: at most ``inner``; slot k: ``(inner + (k - 1) step, inner + k step]``; then: beyond.
+    Whole vectors of ``PAD`` distances are computed, because a remainder done one by one takes
+    longer.
     """
+    inner, step, top = bins[0], bins[1], float(bins[2] + 1)
     zi, yi, xi = at[0, i], at[1, i], at[2, i]
-    top = float(n_bins + 1)
-    z, y, x = at[0, first:stop], at[1, first:stop], at[2, first:stop]
-    for t in range(stop - first):
+    whole = first + (stop - first + PAD - 1) // PAD * PAD
+    z, y, x = at[0, first:whole], at[1, first:whole], at[2, first:whole]
+    for t in range(whole - first):
         dz, dy, dx = z[t] - zi, y[t] - yi, x[t] - xi
         value = np.ceil(np.divide(np.sqrt(dz * dz + dy * dy + dx * dx) - inner, step))
         value = value if value < top else top
@@ -103,164 +160,160 @@ def pair_slots(
 
 
 @kernel
-def add_weights(
+def box_weights(
     at: NDArray[np.float64],
-    codes: NDArray[np.int64],
+    i: int,
+    first: int,
+    stop: int,
+    sides: tuple[float, float, float],
+    least: float,
+    weights: NDArray[np.float64],
+) -> None:
+    """``1 / overlap`` in a rectangle, of point ``i`` and points ``first`` to ``stop``."""
+    zi, yi, xi = at[0, i], at[1, i], at[2, i]
+    whole = first + (stop - first + PAD - 1) // PAD * PAD
+    z, y, x = at[0, first:whole], at[1, first:whole], at[2, first:whole]
+    for t in range(whole - first):
+        overlap = (
+            max(sides[0] - abs(z[t] - zi), 0.0)
+            * max(sides[1] - abs(y[t] - yi), 0.0)
+            * max(sides[2] - abs(x[t] - xi), 0.0)
+        )
+        weights[t] = np.divide(1.0, max(overlap, least))
+
+
+@kernel
+def add_mask_weights(
+    at: NDArray[np.float64],
+    own: NDArray[np.float64],
+    types: NDArray[np.int64],
     i: int,
     first: int,
     slots: NDArray[np.int32],
     near: NDArray[np.int32],
-    n_slots: int,
-    table: NDArray[np.float64],
-    shape: tuple[int, int, int],
-    pixels_per_unit: NDArray[np.float64],
-    ceiling: float,
-    n_types: int,
-    histogram: NDArray[np.float64],
+    n_bins: int,
+    overlap: Overlap,
 ) -> None:
-    """Add ``min(1 / overlap, ceiling)`` for the pairs of ``i`` that are within reach."""
+    """Add ``1 / overlap`` in a mask for the pairs of ``i`` that are within reach."""
     n_near = 0
     for t in range(len(slots)):
         near[n_near] = t
-        n_near += slots[t] < n_slots - 1
-    base = codes[i] * n_types
-    uz, uy, ux = pixels_per_unit[0], pixels_per_unit[1], pixels_per_unit[2]
+        n_near += slots[t] <= n_bins
+    table, shape, (uz, uy, ux) = overlap.table, overlap.shape, overlap.per_unit
     oz = shape[0] // 2 - at[0, i] * uz
     oy = shape[1] // 2 - at[1, i] * uy
     ox = shape[2] // 2 - at[2, i] * ux
     for m in range(n_near):
         t = near[m]
         j = first + t
-        overlap = overlap_at(
-            table, shape, at[0, j] * uz + oz, at[1, j] * uy + oy, at[2, j] * ux + ox
-        )
-        weight = ceiling
-        if overlap * ceiling > 1.0:
-            weight = np.divide(1.0, overlap)
-        histogram[(base + codes[j]) * n_slots + slots[t]] += weight
+        size = overlap_at(table, shape, at[0, j] * uz + oz, at[1, j] * uy + oy, at[2, j] * ux + ox)
+        own[types[j] + slots[t]] += np.divide(1.0, max(size, overlap.least))
 
 
 @kernel
-def ranges_of_cell(
-    row: int,
-    cx: int,
-    starts: NDArray[np.int64],
-    shape: NDArray[np.int64],
-    reach_cells: NDArray[np.int64],
-    ranges: NDArray[np.int64],
-) -> int:
-    """Ranges of sorted points that a cell's points are paired with; returns how many.
+def ranges_of(cells: Cells, i: int, ranges: NDArray[np.int64]) -> int:
+    """Ranges of sorted points that point ``i`` is paired with; returns how many.
 
-    Only cells that come later, so that a pair is met once. The first range is the cell's own row of
-    cells and starts with the cell itself. A row of cells is one range, cut where it leaves the
-    reach.
+    Only points that come later, so that a pair is met once. Every row of cells along x is one
+    range, cut to the width that the reach leaves at the row's distance. The first range is the
+    point's own row and starts after the point.
     """
-    ny, nx = shape[1], shape[2]
-    rz, ry, rx = reach_cells[0], reach_cells[1], reach_cells[2]
-    cz, cy = row // ny, row % ny
+    at, starts, (nz, ny, nx) = cells.at, cells.starts, cells.shape
+    reach, (per_z, per_y, per_x) = cells.reach, cells.per_unit
+    x = at[2, i] - cells.low[2]
+    up, along = (at[0, i] - cells.low[0]) * per_z, (at[1, i] - cells.low[1]) * per_y
+    cz, cy = min(int(up), nz - 1), min(int(along), ny - 1)
+    lowest = max(int(along - reach * per_y), 0)
+    highest = min(int(along + reach * per_y), ny - 1)
+    last_z = min(int(up + reach * per_z), nz - 1)
     n = 0
-    for oz in range(rz + 1):
-        if cz + oz >= shape[0]:
-            break
-        for oy in range(-ry if oz else 0, ry + 1):
-            gap_z = max(oz - 1, 0) / max(rz, 1)
-            gap_y = max(abs(oy) - 1, 0) / max(ry, 1)
-            left = 1.0 - gap_z * gap_z - gap_y * gap_y
-            if cy + oy < 0 or cy + oy >= ny or left <= 0:
+    for oz in range(cz, last_z + 1):
+        gap_z = np.divide(max(oz - up, 0.0), per_z)
+        for oy in range(cy if oz == cz else lowest, highest + 1):
+            gap_y = np.divide(max(oy - along, along - oy - 1.0, 0.0), per_y)
+            left = reach * reach - gap_z * gap_z - gap_y * gap_y
+            if left < 0.0:
                 continue
-            width = int(np.ceil(rx * np.sqrt(left)))
-            other = ((cz + oz) * ny + cy + oy) * nx
-            own = oz == 0 and oy == 0
-            first = starts[other + (cx if own else max(cx - width, 0))]
-            last = starts[other + min(cx + width, nx - 1) + 1]
-            if own or first < last:
-                ranges[n, 0], ranges[n, 1] = first, last
-                n += 1
+            width, row = np.sqrt(left), (oz * ny + oy) * nx
+            ranges[n, 0] = starts[row + max(int((x - width) * per_x), 0)]
+            ranges[n, 1] = starts[row + min(int((x + width) * per_x), nx - 1) + 1]
+            n += 1
+    ranges[0, 0] = i + 1
     return n
 
 
 @kernel
+def most_ranges(cells: Cells) -> int:
+    """How many ranges a point can have."""
+    deep = int(2.0 * cells.reach * cells.per_unit[0]) + 3
+    wide = int(2.0 * cells.reach * cells.per_unit[1]) + 3
+    return min(deep, cells.shape[0]) * min(wide, cells.shape[1])
+
+
+@kernel
 def pair_histogram(
-    at: NDArray[np.float64],
+    cells: Cells,
     codes: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    shape: NDArray[np.int64],
-    reach_cells: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    bins: NDArray[np.float64],
-    table: NDArray[np.float64],
-    shape_of_table: tuple[int, int, int],
-    pixels_per_unit: NDArray[np.float64],
-    ceiling: float,
+    first: int,
+    stop: int,
+    bins: tuple[float, float, int],
+    overlap: Overlap,
     n_types: int,
 ) -> NDArray[np.float64]:
     """Half-pairs by type pair and distance: ``(n_types, n_types, n_bins + 2)``.
 
-    ``at`` is ``(3, n)`` and, like ``codes``, sorted by cell of a grid of ``shape`` cells; ``rows``
-    is the range of cell rows this piece owns; ``bins`` holds inner, step, n_bins. Each pair adds 1,
-    or, with a set covariance in ``table``, ``min(1 / overlap, ceiling)``. Distances go to a buffer
-    in a loop that vectorises, then are counted without a branch.
+    ``codes`` are sorted as ``cells``; this piece owns points ``first`` to ``stop``; ``bins`` are
+    inner, step, n_bins. Distances, and overlaps in a rectangle, go to buffers in loops that
+    vectorise, then are counted without a branch.
     """
-    inner, step, n_bins = bins[0], bins[1], int(bins[2])
-    n_slots = n_bins + 2
-    histogram = np.zeros(n_types * n_types * n_slots)
-    slots, near = np.empty(512, np.int32), np.empty(512, np.int32)
-    ranges = np.empty(((reach_cells[0] + 1) * (2 * reach_cells[1] + 1), 2), np.int64)
-    for cell in range(rows[0] * shape[2], rows[1] * shape[2]):
-        if starts[cell] == starts[cell + 1]:
-            continue
-        n = ranges_of_cell(cell // shape[2], cell % shape[2], starts, shape, reach_cells, ranges)
-        for i in range(starts[cell], starts[cell + 1]):
-            base = codes[i] * n_types
-            for m in range(n):
-                begin = i + 1 if m == 0 else ranges[m, 0]
-                while begin < ranges[m, 1]:
-                    end = min(begin + 512, ranges[m, 1])
-                    pair_slots(at, i, begin, end, inner, step, n_bins, slots)
-                    if table.size > 0:
-                        add_weights(
-                            at, codes, i, begin, slots[: end - begin], near, n_slots,
-                            table, shape_of_table, pixels_per_unit, ceiling, n_types, histogram,
-                        )  # fmt: skip
-                    else:
-                        for t in range(end - begin):
-                            histogram[(base + codes[begin + t]) * n_slots + slots[t]] += 1.0
-                    begin = end
+    at, n_slots = cells.at, bins[2] + 2
+    histogram = np.zeros((n_types, n_types * n_slots))
+    types = codes * n_slots
+    slots, near, weights = np.empty(512, np.int32), np.empty(512, np.int32), np.ones(512)
+    ranges = np.empty((most_ranges(cells), 2), np.int64)
+    for i in range(first, stop):
+        own = histogram[codes[i]]
+        for m in range(ranges_of(cells, i, ranges)):
+            begin = ranges[m, 0]
+            while begin < ranges[m, 1]:
+                end = min(begin + 512, ranges[m, 1])
+                pair_slots(at, i, begin, end, bins, slots)
+                if overlap.table.size > 0:
+                    some = slots[: end - begin]
+                    add_mask_weights(at, own, types, i, begin, some, near, bins[2], overlap)
+                else:
+                    if overlap.sides[1] > 0:
+                        box_weights(at, i, begin, end, overlap.sides, overlap.least, weights)
+                    for t in range(end - begin):
+                        own[types[begin + t] + slots[t]] += weights[t]
+                begin = end
     return histogram.reshape(n_types, n_types, n_slots)
 
 
 @kernel
 def list_pairs(
-    at: NDArray[np.float64],
-    starts: NDArray[np.int64],
-    shape: NDArray[np.int64],
-    reach_cells: NDArray[np.int64],
-    bins: NDArray[np.float64],
+    cells: Cells,
+    bins: tuple[float, float, int],
     firsts: NDArray[np.int64],
     start: NDArray[np.uint32],
     end: NDArray[np.uint32],
 ) -> None:
     """Write every pair within reach, in sorted places; those of slot s from ``firsts[s]`` on."""
-    inner, step, n_bins = bins[0], bins[1], int(bins[2])
     buffer = np.empty(512, np.int32)
-    ranges = np.empty(((reach_cells[0] + 1) * (2 * reach_cells[1] + 1), 2), np.int64)
+    ranges = np.empty((most_ranges(cells), 2), np.int64)
     free = firsts.copy()
-    for cell in range(len(starts) - 1):
-        if starts[cell] == starts[cell + 1]:
-            continue
-        n = ranges_of_cell(cell // shape[2], cell % shape[2], starts, shape, reach_cells, ranges)
-        for i in range(starts[cell], starts[cell + 1]):
-            for m in range(n):
-                begin = i + 1 if m == 0 else ranges[m, 0]
-                while begin < ranges[m, 1]:
-                    stop = min(begin + 512, ranges[m, 1])
-                    pair_slots(at, i, begin, stop, inner, step, n_bins, buffer)
-                    for t in range(stop - begin):
-                        if buffer[t] <= n_bins:
-                            place = free[buffer[t]]
-                            free[buffer[t]] += 1
-                            start[place], end[place] = i, begin + t
-                    begin = stop
+    for i in range(cells.at.shape[1] - PAD):
+        for m in range(ranges_of(cells, i, ranges)):
+            begin = ranges[m, 0]
+            while begin < ranges[m, 1]:
+                stop = min(begin + 512, ranges[m, 1])
+                pair_slots(cells.at, i, begin, stop, bins, buffer)
+                for t in range(stop - begin):
+                    if buffer[t] <= bins[2]:
+                        place = free[buffer[t]]
+                        free[buffer[t]] += 1
+                        start[place], end[place] = i, begin + t
+                begin = stop
 
 
 @kernel
@@ -268,23 +321,19 @@ def list_weights(
     at: NDArray[np.float64],
     start: NDArray[np.uint32],
     end: NDArray[np.uint32],
-    table: NDArray[np.float64],
-    shape: tuple[int, int, int],
-    pixels_per_unit: NDArray[np.float64],
-    ceiling: float,
+    overlap: Overlap,
 ) -> NDArray[np.float64]:
-    """``min(1 / overlap, ceiling)`` of each listed pair."""
+    """``1 / overlap`` of each listed pair; the overlap has a table."""
     weights = np.empty(len(start))
+    table, shape, (uz, uy, ux) = overlap.table, overlap.shape, overlap.per_unit
     for e in range(len(start)):
         i, j = start[e], end[e]
-        overlap = overlap_at(
+        size = overlap_at(
             table,
             shape,
-            (at[0, j] - at[0, i]) * pixels_per_unit[0] + shape[0] // 2,
-            (at[1, j] - at[1, i]) * pixels_per_unit[1] + shape[1] // 2,
-            (at[2, j] - at[2, i]) * pixels_per_unit[2] + shape[2] // 2,
+            (at[0, j] - at[0, i]) * uz + shape[0] // 2,
+            (at[1, j] - at[1, i]) * uy + shape[1] // 2,
+            (at[2, j] - at[2, i]) * ux + shape[2] // 2,
         )
-        weights[e] = ceiling
-        if overlap * ceiling > 1.0:
-            weights[e] = np.divide(1.0, overlap)
+        weights[e] = np.divide(1.0, max(size, overlap.least))
     return weights

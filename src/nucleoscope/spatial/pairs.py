@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.errors import CallError
 from nucleoscope.spatial.pair_kernels import (
+    Cells,
+    Overlap,
     list_pairs,
     list_weights,
     pair_histogram,
     sort_by_cell,
 )
-from nucleoscope.spatial.parallel import spread
+from nucleoscope.spatial.parallel import pieces, spread
 from nucleoscope.spatial.pattern import Pattern
 from nucleoscope.spatial.window import SetCovariance, Window
 
 #: No pair counts for more than this many times its plain weight (spatstat's ``maxedgewt``).
 MAX_EDGE_WEIGHT = 100.0
-#: Nuclei per grid cell that the grid aims at, and the most cells a radius is divided into.
-PER_CELL, MAX_CELLS_PER_REACH = 6.0, 8
+#: Nuclei per cube of the grid that is aimed at, the most cubes a radius is divided into, and the
+#: cells along x a cube is divided into.
+PER_CELL, MAX_CELLS_PER_REACH, CELLS_PER_SIDE = 6.0, 8, 2
 #: Pieces of work in large patterns; fixed, so that sums do not depend on the number of jobs.
 PIECES, LARGE = 16, 20_000
 
@@ -55,9 +57,9 @@ class Bins:
         return (self.reach - self.inner) / self.n
 
     @property
-    def layout(self) -> NDArray[np.float64]:
+    def layout(self) -> tuple[float, float, int]:
         """As kernels take them: inner, step, n."""
-        return np.array([self.inner, self.step, self.n])
+        return float(self.inner), self.step, int(self.n)
 
     @property
     def radii(self) -> NDArray[np.float64]:
@@ -69,23 +71,19 @@ class Bins:
 class Grid:
     """Nuclei sorted by the cells of a grid fit for one reach.
 
+    Cells are as deep and high as fits about six nuclei in a cube, and half as wide: a
+    nucleus meets the others row by row, from the cell where its reach starts to where it ends.
+
     Parameters
     ----------
-    at
-        ``(3, n)`` float64, sorted; a plane has z = 0.
+    cells
+        The sorted nuclei and the grid, as kernels take them.
     order
         ``(n,)`` int64: where each sorted nucleus was.
-    starts
-        ``(n_cells + 1,)`` int64.
-    shape, reach_cells
-        ``(3,)`` int64: cells per axis, and how many of them a reach spans.
     """
 
-    at: NDArray[np.float64]
+    cells: Cells
     order: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    shape: NDArray[np.int64]
-    reach_cells: NDArray[np.int64]
 
     @classmethod
     def of(cls, places: NDArray[np.float64], reach: float) -> Grid:
@@ -100,31 +98,32 @@ class Grid:
         volume = float(np.prod(extent[filled])) if filled.any() else 1.0
         wanted = (volume * PER_CELL / max(n, 1)) ** (1 / max(int(filled.sum()), 1))
         side = reach / min(max(round(reach / max(wanted, reach * 1e-6)), 1), MAX_CELLS_PER_REACH)
-        while np.prod(np.floor(extent / side) + 1) > 4 * n + 1024:
-            side *= 2.0
-        shape = (np.floor(extent / side) + 1).astype(np.int64)
-        span = np.where(shape > 1, math.ceil(reach / side * (1 - 1e-12)), 0).astype(np.int64)
-        at, order, starts = sort_by_cell(places, low, side, shape)
-        return cls(at, order, starts, shape, span)
+        sides = np.array([side, side, side / CELLS_PER_SIDE])
+        while np.prod(np.floor(extent / sides) + 1) > 4 * n + 1024:
+            sides *= 2.0
+        nz, ny, nx = (int(n) for n in np.floor(extent / sides) + 1)
+        corner = (float(low[0]), float(low[1]), float(low[2]))
+        per_unit = (float(1 / sides[0]), float(1 / sides[1]), float(1 / sides[2]))
+        at, order, starts = sort_by_cell(places, corner, per_unit, (nz, ny, nx))
+        return cls(Cells(at, starts, (nz, ny, nx), corner, per_unit, float(reach)), order)
 
-    def row_pieces(self, n_pieces: int) -> list[NDArray[np.int64]]:
-        """Ranges of cell rows that hold about equally many nuclei each."""
-        n_rows = int(self.shape[0] * self.shape[1])
-        before = self.starts[:: int(self.shape[2])]
-        targets = np.arange(1, n_pieces) * (self.at.shape[1] / n_pieces)
-        cuts = np.concatenate([[0], np.searchsorted(before, targets), [n_rows]])
-        return [np.array(pair) for pair in pairwise(cuts) if pair[0] < pair[1]]
+    @property
+    def at(self) -> NDArray[np.float64]:
+        """``(3, n)`` float64: the sorted nuclei."""
+        return self.cells.at[:, : len(self.order)]
 
 
-def _flat(
-    covariance: SetCovariance | None,
-) -> tuple[NDArray[np.float64], tuple[int, int, int], NDArray[np.float64], float]:
-    """The set covariance as kernels take it: flat table, its shape, pixels per unit, ceiling."""
+def _overlap(covariance: SetCovariance | None, *, tabled: bool = False) -> Overlap:
+    """The set covariance as kernels take it; ``tabled`` asks for the table of a rectangle too."""
+    unit, nowhere = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
     if covariance is None:
-        return np.empty(0), (0, 0, 0), np.ones(3), 1.0
-    nz, ny, nx = covariance.table.shape
-    ceiling = MAX_EDGE_WEIGHT / float(covariance.table.max())
-    return covariance.table.ravel(), (nz, ny, nx), 1.0 / np.array(covariance.scale), ceiling
+        return Overlap(np.empty(0), (0, 0, 0), unit, nowhere, 1.0)
+    least = float(covariance.table.max()) / MAX_EDGE_WEIGHT
+    if covariance.box is not None and not tabled:
+        return Overlap(np.empty(0), (0, 0, 0), unit, covariance.box, least)
+    (nz, ny, nx), (sz, sy, sx) = covariance.table.shape, covariance.scale
+    per_unit = (1.0 / sz, 1.0 / sy, 1.0 / sx)
+    return Overlap(covariance.table.ravel(), (nz, ny, nx), per_unit, nowhere, least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +160,7 @@ class PairList:
         firsts = np.concatenate([[0], np.cumsum(found)]).astype(np.int64)
         start, end = np.empty(m, np.uint32), np.empty(m, np.uint32)
         if m:
-            list_pairs(
-                grid.at, grid.starts, grid.shape, grid.reach_cells, bins.layout, firsts, start, end
-            )
+            list_pairs(grid.cells, bins.layout, firsts, start, end)
         return cls(grid, start, end, firsts)
 
     @property
@@ -183,8 +180,8 @@ class PairList:
 
     def weights(self, covariance: SetCovariance) -> NDArray[np.float64]:
         """Translation weight of each pair, as in ``pair_sums``."""
-        table, shape, per_unit, ceiling = _flat(covariance)
-        return list_weights(self.grid.at, self.start, self.end, table, shape, per_unit, ceiling)
+        overlap = _overlap(covariance, tabled=True)
+        return list_weights(self.grid.cells.at, self.start, self.end, overlap)
 
 
 def pair_sums(
@@ -231,16 +228,14 @@ def pair_sums(
     if len(pattern) < 2:
         return np.zeros((k, k, bins.n + 1))
     codes = pattern.codes[grid.order].astype(np.int64)
-    table, shape, per_unit, ceiling = _flat(covariance)
+    overlap = _overlap(covariance)
 
-    def work(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return pair_histogram(
-            grid.at, codes, grid.starts, grid.shape, grid.reach_cells, rows, bins.layout,
-            table, shape, per_unit, ceiling, k,
-        )  # fmt: skip
+    def work(part: slice) -> NDArray[np.float64]:
+        return pair_histogram(grid.cells, codes, part.start, part.stop, bins.layout, overlap, k)
 
-    n_pieces = PIECES if len(pattern) > LARGE else 1
-    half = sum(spread(work, grid.row_pieces(n_pieces), n_jobs), np.zeros((k, k, bins.n + 2)))
+    n = len(pattern)
+    own = pieces(n, -(-n // PIECES) if n > LARGE else n)
+    half = sum(spread(work, own, n_jobs), np.zeros((k, k, bins.n + 2)))
     return np.ascontiguousarray((half + half.transpose(1, 0, 2))[:, :, :-1])
 
 
@@ -249,4 +244,4 @@ def window_covariance(window: Window, reach: float) -> SetCovariance:
     covariance = window.set_covariance(reach)
     flat = (0 if window.n_dims == 2 else 1, 1, 1)
     padded = np.pad(covariance.table, [(n, n) for n in flat])
-    return SetCovariance(np.ascontiguousarray(padded), covariance.scale)
+    return replace(covariance, table=np.ascontiguousarray(padded))

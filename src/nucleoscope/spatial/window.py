@@ -32,10 +32,13 @@ class SetCovariance:
         window is a union of pixels.
     scale
         ``(z, y, x)`` unit per pixel.
+    box
+        ``(z, y, x)`` sides of a window that is a rectangle; a plane is 1 deep.
     """
 
     table: NDArray[np.float64]
     scale: tuple[float, float, float]
+    box: tuple[float, float, float] | None = None
 
     def at(self, lags: NDArray[np.float64]) -> NDArray[np.float64]:
         """Overlap at ``(m, 2 or 3)`` lags."""
@@ -270,7 +273,8 @@ class Window:
         overlap = np.rint(irfftn(np.abs(spectrum) ** 2, padded))
         index = np.ix_(*[np.arange(-m, m + 1) % n for m, n in zip(lags, padded, strict=True)])
         table = np.ascontiguousarray(overlap[index]) * math.prod(self.scale)
-        return SetCovariance(table, (scale[0], scale[1], scale[2]))
+        sides = (mask.shape[0] * scale[0], mask.shape[1] * scale[1], mask.shape[2] * scale[2])
+        return SetCovariance(table, (scale[0], scale[1], scale[2]), sides if self.is_box else None)
 
     def to_border(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distance of each place to where the tissue ends.

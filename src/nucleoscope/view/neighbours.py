@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from html import escape
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 from nucleoscope.data.region import Region
 from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import CallError, InputError
+from nucleoscope.flow.progress import bar
 from nucleoscope.flow.run import Run, hash_of
 from nucleoscope.io import guard
 from nucleoscope.io.atlas import TABLE, is_atlas, read_atlas, read_atlas_table
 from nucleoscope.io.guard import write_text
 from nucleoscope.io.outlines import read_region
 from nucleoscope.io.tables import read_table, write_csv
-from nucleoscope.spatial import Settings, SpatialResult, analyse
-from nucleoscope.spatial.analysis import DEFAULT
+from nucleoscope.spatial import Settings, SpatialResult
+from nucleoscope.spatial.analysis import DEFAULT, check_names, prepare
 from nucleoscope.view.spatial import curve_plot, enrichment_map, niche_map
 
 __all__ = ["analyse_files"]
@@ -92,17 +94,22 @@ def analyse_files(
     folder, source = Path(output), Path(results)
     if folder.exists() and any(folder.iterdir()):
         raise CallError(f"{folder}: it is not empty; give another folder.")
+    check_names(statistics)
     tables, regions, files = _read(source)
     embedding = _embedding(source) if set(statistics) & EMBEDDED else None
     window = read_region(tissue) if tissue is not None else (regions or None)
-    run = Run(
-        "spatial", {"by": by, "seed": seed, "tissue": None if tissue is None else str(tissue)}
-    )
+    settings = settings or Settings()
+    run = Run("spatial", {
+        "by": by, "seed": seed, "tissue": None if tissue is None else str(tissue),
+        "statistics": list(statistics), **asdict(settings),
+    })  # fmt: skip
     run.inputs = [{"path": str(file), "sha256": hash_of(file)} for file in files]
-    result = analyse(
-        tables, by=by, tissue=window, statistics=statistics, embedding=embedding,
-        settings=settings, seed=seed, n_jobs=jobs,
+    ready = prepare(
+        tables, by=by, tissue=window, embedding=embedding, settings=settings, seed=seed,
+        n_jobs=jobs,
     )  # fmt: skip
+    with bar("spatial") as tell:
+        result = ready.compute(statistics, tell=tell)
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in result.tables.items():
         write_csv(frame, folder / f"{name}.csv")
