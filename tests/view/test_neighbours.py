@@ -141,3 +141,19 @@ def test_the_command_line_reaches_every_setting(run: Path, tmp_path: Path) -> No
 def test_an_unknown_statistic_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(CallError, match="no statistic 'likeness'"):
         analyse_files(tmp_path / "nowhere", tmp_path / "sp", statistics=("likeness",))
+
+
+def test_of_many_curves_the_clearest_are_drawn_and_the_page_says_so(tmp_path: Path) -> None:
+    table = nuclei(4, "a")
+    types = np.where(table.frame["x"] < 60, "t0", [f"t{i % 5}" for i in range(120)])
+    write_table(NucleusTable(table.frame.assign(type=types)), tmp_path / "many")
+    result = analyse_files(
+        tmp_path / "many" / "nuclei.parquet", tmp_path / "sp", settings=FAST, statistics=("k",)
+    )
+    page = (tmp_path / "sp" / "spatial.html").read_text()
+    assert page.count("L(r) - r, ") == 2 * 9  # a heading and a title each
+    assert "The 9 clearest of 15; all are in k.csv." in page
+    assert "120 nuclei in 1 image," in page
+    frame = result.to_frame("k").drop_duplicates(["type_a", "type_b"])
+    best = frame.loc[frame["type_a"] <= frame["type_b"]].sort_values("p").iloc[0]
+    assert f"L(r) - r, {best['type_a']} to {best['type_b']}, " in page

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from html import escape
-from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +28,8 @@ __all__ = ["analyse_files"]
 
 #: Curves that are drawn, with their question.
 CURVES = {
-    "k": "Up to which distance do they attract (above) or avoid each other (below)?",
-    "co_occurrence": "How much likelier is one within this distance of the other?",
+    "k": "Up to which distance do two types attract (above the grey) or avoid each other (below)?",
+    "co_occurrence": "How much likelier is one type within this distance of the other?",
 }
 #: How a curve is read.
 _HOW = (
@@ -41,12 +40,13 @@ _HOW = (
 #: Statistics of embeddings.
 EMBEDDED = {"mark_correlation", "coupling"}
 #: At most this many curves per image and statistic.
-MOST_CURVES = 10
+MOST_CURVES = 9
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}"
-    "svg{max-width:100%;height:auto}"
-    "figure{display:inline-block;vertical-align:top;max-width:30rem;margin:.5rem}"
-    "figcaption{color:#555;font-size:.9em}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:82rem;margin:2rem auto;padding:0 1rem}"
+    "h2{margin-top:2.5rem;border-bottom:1px solid #ddd}h3{margin:1.5rem 0 0;font-size:1em}"
+    "section{display:grid;grid-template-columns:repeat(auto-fill,minmax(25rem,1fr));gap:.5rem}"
+    "figure{margin:.5rem 0}svg{max-width:100%;height:auto}"
+    "figcaption{color:#555;font-size:.9em;max-width:26rem}"
 )
 
 
@@ -152,41 +152,76 @@ def render(result: SpatialResult) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     images = list(dict.fromkeys(str(image) for image in result.nuclei["image"]))
     body = "".join(
-        f"<h2>{escape(image)}</h2>{''.join(_figures(result, image))}" for image in images
+        f"<h2>{escape(image)}</h2>{''.join(_sections(result, image))}" for image in images
     )
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         "<title>Who stands next to whom</title>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{_STYLE}</style>'
-        f"<h1>Who stands next to whom</h1><p>{len(result.nuclei)} nuclei in {len(images)} images, "
-        f"by {escape(result.by)}; distances in {result.unit}.</p><ul>{notes}</ul><p>{_HOW}</p>"
+        f"<h1>Who stands next to whom</h1><p>{len(result.nuclei):,} nuclei in "
+        f"{_images(len(images))}, by {escape(result.by)}; distances in {result.unit}.</p><ul>{notes}</ul><p>{_HOW}</p>"
         f"{body}</html>\n"
     )
 
 
-def _figures(result: SpatialResult, image: str) -> Iterator[str]:
-    maps = {result.by: "Where the nuclei are.", "niche": "Nuclei by what surrounds them."}
+def _images(n: int) -> str:
+    return "1 image" if n == 1 else f"{n} images"
+
+
+def _sections(result: SpatialResult, image: str) -> Iterator[str]:
+    """Maps and enrichment of an image, then a row of curves per statistic."""
+    yield f"<section>{''.join(_overview(result, image))}</section>"
+    for statistic, question in CURVES.items():
+        if statistic not in result.tables:
+            continue
+        pairs, n = _clearest(result, statistic, image)
+        more = (
+            f" The {len(pairs)} clearest of {n}; all are in {statistic}.csv."
+            if n > len(pairs)
+            else ""
+        )
+        yield f"<h3>{escape(question)}{more}</h3><section>"
+        for a, b in pairs:
+            yield _figure(curve_plot(result, statistic, a, b, image=image), "")
+        yield "</section>"
+
+
+def _overview(result: SpatialResult, image: str) -> Iterator[str]:
+    maps = {result.by: "Where the nuclei are."}
+    maps["niche"] = "Nuclei by what surrounds them; niches.csv says what each niche holds."
     for column, caption in maps.items():
         if column in result.nuclei:
-            yield _figure(niche_map(result, image=image, column=column, side=360), caption)
+            yield _figure(niche_map(result, image=image, column=column, side=320), caption)
     if "enrichment" in result.tables:
         yield _figure(
             enrichment_map(result, image=image),
             "Do two types touch more often (red) or less often (blue) than chance? log2 of "
             "observed over expected contacts; a dot where q is below 0.05.",
         )
-    for statistic, question in CURVES.items():
-        if statistic not in result.tables:
-            continue
-        frame = result.to_frame(statistic)
-        types = sorted({str(t) for t in frame.loc[frame["image"] == image, "type_a"]})
-        for a, b in list(combinations_with_replacement(types, 2))[:MOST_CURVES]:
-            yield _figure(
-                curve_plot(result, statistic, a, b, image=image),
-                f"{statistic}, {a} - {b}. {question}",
-            )
+
+
+def _clearest(
+    result: SpatialResult, statistic: str, image: str
+) -> tuple[list[tuple[str, str]], int]:
+    """Pairs of types whose curves are drawn, in the order of types, and how many there are.
+
+    The smallest p first; of equal ones the curve that is furthest out of its envelope, in widths.
+    """
+    frame = result.to_frame(statistic)
+    frame = frame[(frame["image"] == image) & (frame["type_a"] <= frame["type_b"])]
+    out = np.maximum(frame["observed"] - frame["high"], frame["low"] - frame["observed"])
+    width = (frame["high"] - frame["low"]).where(lambda w: w > 0)
+    ranked = (
+        frame.assign(out=-out / width)
+        .groupby(["type_a", "type_b"], sort=True)[["p", "out"]]
+        .min()
+        .sort_values(["p", "out"], kind="stable")
+    )
+    kept = sorted((str(a), str(b)) for a, b in ranked.index[:MOST_CURVES])
+    return kept, len(ranked)
 
 
 def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{svg}{below}</figure>"
