@@ -160,7 +160,8 @@ def render(result: SpatialResult) -> str:
         "<title>Who stands next to whom</title>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{_STYLE}</style>'
         f"<h1>Who stands next to whom</h1><p>{len(result.nuclei):,} nuclei in "
-        f"{_images(len(images))}, by {escape(result.by)}; distances in {result.unit}.</p><ul>{notes}</ul><p>{_HOW}</p>"
+        f"{_images(len(images))}, by {escape(result.by)}; "
+        f"distances in {result.unit}.</p><ul>{notes}</ul><p>{_HOW}</p>"
         f"{body}</html>\n"
     )
 
