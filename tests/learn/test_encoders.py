@@ -47,31 +47,39 @@ def encoder(request) -> Encoder:
     torch.manual_seed(0)
     built = build_encoder(Plain() if request.param == "module" else request.param)
     with torch.no_grad():
-        built.train()(torch.randn(8, 3, 32, 32))
+        built.train()(crops(built, 8))
     return built.eval()
+
+
+def crops(encoder: Encoder, n: int) -> torch.Tensor:
+    """Random crops, with a disc for an outline where the encoder takes one."""
+    images = torch.randn(n, 3, 32, 32)
+    at = torch.arange(32.0) - 15.5
+    disc = (torch.hypot(at[:, None], at[None]) < 7).float().expand(n, 1, 32, 32)
+    return torch.cat([images, disc], 1)[:, : encoder.channels]
 
 
 class TestEncoderContract:
     def test_it_gives_one_vector_of_its_width_per_crop(self, encoder) -> None:
         with torch.no_grad():
-            out = encoder(torch.randn(3, 3, 32, 32))
+            out = encoder(crops(encoder, 3))
         assert out.shape == (3, encoder.width)
         assert out.dtype == torch.float32
         assert torch.isfinite(out).all()
 
     def test_a_crop_is_judged_alone(self, encoder) -> None:
-        x = torch.randn(4, 3, 32, 32)
+        x = crops(encoder, 4)
         with torch.no_grad():
             assert torch.allclose(encoder(x)[2:3], encoder(x[2:3]), atol=1e-4)
 
     def test_it_can_learn(self, encoder) -> None:
         encoder.zero_grad()
-        encoder(torch.randn(2, 3, 32, 32)).square().sum().backward()
+        encoder(crops(encoder, 2)).square().sum().backward()
         assert all(p.grad is not None for p in encoder.parameters())
         encoder.zero_grad(set_to_none=True)
 
     def test_folding_changes_nothing_but_the_time(self, encoder) -> None:
-        x = torch.randn(3, 3, 32, 32)
+        x = crops(encoder, 3)
         with torch.no_grad():
             before = encoder(x)
             fast = folded(encoder)

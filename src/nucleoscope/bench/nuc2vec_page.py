@@ -63,6 +63,7 @@ def render(budget: Budget, runs: Sequence[Run], records: Records, left: Mapping[
             for layout in layouts
         ),
         Section("What an encoder notices", (noticed(figures), known(figures))),
+        Section("What training took", (trained(figures),)),
         Section("Missing", (_missing(left),)),
     ]
     return Page("Embeddings of nuclei", lead, tuple(sections))
@@ -75,10 +76,6 @@ def grouped(runs: Sequence[Run], records: Records) -> dict[Key, list[Mapping[str
         if run.name in records:
             key = (run.parameters["what"], run.parameters["layout"])
             found.setdefault(key, []).append(records[run.name]["figures"])
-    for name, record in records.items():
-        parameters = record.get("parameters", {})
-        if name not in {run.name for run in runs} and parameters.get("what") == "imagenet":
-            found.setdefault(("imagenet", parameters["layout"]), []).append(record["figures"])
     return found
 
 
@@ -121,8 +118,10 @@ def probes(figures: Mapping[Key, Sequence[Mapping[str, Any]]], layout: str) -> T
         figure_text(spread(_values(figures, ("nuc2vec", layout), "sample", "nuc2vec", name)))
         for name, _ in PROBES
     ]
-    note = "nuc2vec-paper is judged on 4,000 nuclei, as is nuc2vec in the last row."
-    rows = table.rows if set(cells) == {"-"} else (*table.rows, ("nuc2vec, same 4,000", *cells))
+    every = figures[("nuc2vec-paper", layout)]
+    n = f"{max(f['nuclei'] for f in every):,}"
+    note = f"nuc2vec-paper is judged on {n} nuclei, as is nuc2vec in the last row."
+    rows = table.rows if set(cells) == {"-"} else (*table.rows, (f"nuc2vec, same {n}", *cells))
     return Table(table.columns, rows, note)
 
 
@@ -144,6 +143,20 @@ def noticed(figures: Mapping[Key, Sequence[Mapping[str, Any]]]) -> Table:
             rows.append((what, *cells))
     note = "Cosine before and after. High is good but for size, which an embedding should notice."
     return Table(("encoder", *CHANGED), tuple(rows), note)
+
+
+def trained(figures: Mapping[Key, Sequence[Mapping[str, Any]]]) -> Table:
+    """Steps and CPU seconds of every recipe."""
+    rows = []
+    for what in ("nuc2vec-paper", "nuc2vec"):
+        every = [f["training"] for (w, _), many in figures.items() if w == what for f in many]
+        if every:
+            cells = [
+                figure_text(spread([t[name] for t in every if name in t]))
+                for name in ("steps", "cpu_seconds")
+            ]
+            rows.append((what, *cells))
+    return Table(("recipe", "steps", "CPU seconds"), tuple(rows), "One thread.")
 
 
 def known(figures: Mapping[Key, Sequence[Mapping[str, Any]]]) -> Table:

@@ -25,7 +25,7 @@ from nucleoscope.metrics.embedding import (
 from nucleoscope.seeds import spawn
 
 #: Most nuclei that clusters, retrieval and leakage look at; they compare all with all.
-MOST = 20_000
+MOST = 10_000
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ from nucleoscope.learn.encoder_model import (
 )
 from nucleoscope.learn.encoder_recipes import EncoderRecipe
 from nucleoscope.learn.model import load_state, read_tensors
-from nucleoscope.learn.nets.encoders import build_encoder, folded
+from nucleoscope.learn.nets.encoders import ENCODERS, build_encoder, folded
 from nucleoscope.learn.paper_views import PaperViews, paper_views
 from nucleoscope.learn.views import (
     I64,
@@ -45,6 +45,7 @@ from nucleoscope.learn.views import (
     ViewSettings,
     draw_views,
     plain_views,
+    render_outlines,
     render_views,
     soft_edges,
     typical_radius,
@@ -62,6 +63,10 @@ CHECKS = 20
 SEEN = 512
 #: The published schedule: a tenth of the learning rate from each of these shares of the training.
 TENTHS = (0.6, 0.8)
+#: The encoder of the surroundings.
+CONTEXT_ENCODER = "layered"
+#: How the outline is given to encoders that take it: neither grown nor soft.
+SHARP = ViewSettings(dilate=0.0, feather=1.0)
 #: Radius of the disc that context views blank out, in radii of a typical nucleus.
 HOLE_RADII = 1.5
 
@@ -137,6 +142,7 @@ class _Run:
     store: CropStore
     slides: Slides
     edges: NDArray[np.uint8]
+    shares: NDArray[np.uint8] | None
     recipe: EncoderRecipe
     settings: EncoderSettings
     config: EncoderConfig
@@ -223,7 +229,19 @@ def _prepare(
     # Made once: every key view looks them up.
     ours = recipe.views if isinstance(recipe.views, ViewSettings) else None
     edges = store.mask if ours is None else soft_edges(store.mask, ours, radius=config.radius)
-    return _Run(store, slides, edges, recipe, settings, config, steps)
+    shares = _shares(store.mask, config) if _channels(config) == 4 else None
+    return _Run(store, slides, edges, shares, recipe, settings, config, steps)
+
+
+def _channels(config: EncoderConfig) -> int:
+    """Channels of the morphology encoder: of ours by name; of others three."""
+    maker = ENCODERS.get(config.encoder)
+    return 3 if maker is None else getattr(maker, "channels", 3)
+
+
+def _shares(mask: NDArray[np.uint8], config: EncoderConfig) -> NDArray[np.uint8]:
+    """How much of each pixel is the nucleus, a disc where its outline is not known."""
+    return soft_edges(mask, SHARP, radius=config.radius)
 
 
 def describe(
@@ -252,7 +270,8 @@ def describe(
         output=recipe.output,
         dimensions=width if recipe.output == "features" else recipe.head[1],
         head=recipe.head,
-        context_dimensions=build_encoder("small").width if has_context else 0,
+        context_encoder=CONTEXT_ENCODER,
+        context_dimensions=build_encoder(CONTEXT_ENCODER).width if has_context else 0,
         context_hole=HOLE_RADII * radius * MORPHOLOGY_MPP / CONTEXT_MPP if has_context else 0.0,
         radius=radius,
     )
@@ -344,7 +363,7 @@ def batch_rows(slides: Slides, batch: int, *, seed: int, step: int, same_slide: 
 
 
 def _views(run: _Run, rows: I64, step: int, view: int) -> Tensor:
-    """One drawn view of every row, ``(B, 3, size, size)`` channels last."""
+    """One drawn view of every row, ``(B, 3 or 4, size, size)`` channels last."""
     store, seed, views = run.store, run.settings.seed, run.recipe.views
     radius = run.config.radius
     if isinstance(views, PaperViews):
@@ -355,7 +374,14 @@ def _views(run: _Run, rows: I64, step: int, view: int) -> Tensor:
     else:
         drawn = draw_views(views, rows, run.slides, seed=seed, step=step, view=view)
         made = render_views(store.morphology, run.edges, rows, drawn, views)
+        if run.shares is not None:
+            made = _stacked(made, render_outlines(run.shares, rows, drawn, views))
     return torch.from_numpy(made).permute(0, 3, 1, 2)
+
+
+def _stacked(views: F32, outlines: F32) -> F32:
+    """Views with the outline as their last channel."""
+    return np.concatenate([views, outlines[..., None]], axis=3)
 
 
 def context_views(config: EncoderConfig) -> ViewSettings:
@@ -613,7 +639,8 @@ def embed(
     parts = [model.net.encoder] if model.config.output == "features" else [
         model.net.encoder, model.net.head
     ]  # fmt: skip
-    return _embedded(nn.Sequential(*parts), views, store, "morphology", batch, report)
+    config = model.config if _channels(model.config) == 4 else None
+    return _embedded(nn.Sequential(*parts), views, store, config, batch, report)
 
 
 def embed_context(
@@ -627,7 +654,8 @@ def embed_context(
     if model.net.context is None:
         return None
     views = replace(context_views(model.config), size=32)
-    return _embedded(nn.Sequential(model.net.context), views, store, "context", batch, report)
+    around = replace(store, morphology=store.context)
+    return _embedded(nn.Sequential(model.net.context), views, around, None, batch, report)
 
 
 @torch.inference_mode()
@@ -635,18 +663,17 @@ def _embedded(
     net: nn.Sequential,
     views: ViewSettings | PaperViews,
     store: CropStore,
-    source: str,
+    config: EncoderConfig | None,
     batch: int,
     report: Callable[[float], None] | None,
 ) -> F16:
-    """Rows of length 1 from what ``net`` makes of plain views."""
+    """Rows of length 1 from what ``net`` makes of plain views, with outlines given a config."""
     fast = nn.Sequential(*(folded(deepcopy(part)) for part in net))
     fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     blocks: list[F16] = []
     for first, block in store.blocks():
-        images = getattr(block, source)
         made = [
-            fast(torch.from_numpy(_plain(images, block.mask, views, rows)).permute(0, 3, 1, 2))
+            fast(torch.from_numpy(_plain(block, views, rows, config)).permute(0, 3, 1, 2))
             for rows in np.array_split(np.arange(len(block)), -(-len(block) // batch))
         ]
         blocks.append(unit_rows(torch.cat(made).float().numpy()))
@@ -654,14 +681,20 @@ def _embedded(
             report((first + len(block)) / len(store))
     if blocks:
         return np.concatenate(blocks)
-    width = fast(torch.zeros(1, 3, views.size, views.size)).shape[1]
+    width = fast(torch.zeros(1, 3 if config is None else 4, views.size, views.size)).shape[1]
     return np.zeros((0, width), dtype=np.float16)
 
 
 def _plain(
-    images: NDArray[np.uint8], mask: NDArray[np.uint8], views: ViewSettings | PaperViews, rows: I64
+    block: CropStore, views: ViewSettings | PaperViews, rows: I64, config: EncoderConfig | None
 ) -> F32:
     """Views as they are embedded, nothing drawn."""
+    images, mask = block.morphology, block.mask
     if isinstance(views, PaperViews):
         return paper_views(images, mask, rows, views, None, radius=1.0)
-    return render_views(images, mask, rows, plain_views(views, len(rows)), views)
+    drawn = plain_views(views, len(rows))
+    made = render_views(images, mask, rows, drawn, views)
+    if config is None:
+        return made
+    shares = _shares(np.asarray(mask)[rows], config)
+    return _stacked(made, render_outlines(shares, np.arange(len(rows)), drawn, views))

@@ -44,6 +44,7 @@ class EncoderConfig(BaseModel):
     output: Literal["features", "head"] = "features"
     dimensions: int = Field(ge=1, le=65536)
     head: tuple[int, int, bool]
+    context_encoder: str = "small"
     context_dimensions: int = Field(default=0, ge=0, le=65536)
     context_hole: float = Field(default=0.0, ge=0)
     radius: float = Field(gt=0)
@@ -122,7 +123,7 @@ def build_net(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_encoder(config.encoder if module is None else module, size=config.size)
-        context = build_encoder("small") if config.context_dimensions else None
+        context = build_encoder(config.context_encoder) if config.context_dimensions else None
         net = EncoderNet(encoder, config.head, context)
     return _channels_last(net)
 
@@ -205,8 +206,10 @@ def _config(raw: Any, path: Path) -> EncoderConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the top level"
         raise InputError(f"{path}: {where}: {first['msg'].lower()}.") from None
-    if config.encoder not in ENCODERS and not config.encoder.startswith((TIMM, OWN)):
-        raise InputError(f"{path}: no encoder {config.encoder!r}; there are {', '.join(ENCODERS)}.")
+    is_foreign = config.encoder.startswith((TIMM, OWN))
+    for name in ({config.encoder} if not is_foreign else set()) | {config.context_encoder}:
+        if name not in ENCODERS:
+            raise InputError(f"{path}: no encoder {name!r}; there are {', '.join(ENCODERS)}.")
     return config
 
 

@@ -46,7 +46,7 @@ class EncoderRecipe:
     """
 
     name: str
-    encoder: str = "small"
+    encoder: str = "outlined"
     views: ViewSettings | PaperViews = field(default_factory=ViewSettings)
     loss: str = "dcl"
     loss_settings: tuple[tuple[str, float], ...] = ()

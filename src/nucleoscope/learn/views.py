@@ -269,6 +269,34 @@ def render_views(images: U8, edges: U8, rows: I64, parameters: F32, settings: Vi
     return out
 
 
+def render_outlines(
+    shares: U8, rows: I64, parameters: F32, settings: ViewSettings
+) -> NDArray[np.float32]:
+    """Where the nucleus is in each of the views that ``render_views`` renders.
+
+    Parameters
+    ----------
+    shares
+        ``(N, Y, X)`` uint8 of ``soft_edges``.
+    rows, parameters
+        As of ``render_views``.
+
+    Returns
+    -------
+    ``(B, size, size)`` float32, 0 to 1, the nearest pixel's; 0 beyond the crop.
+
+    Examples
+    --------
+    >>> shares = np.full((1, 64, 64), 255, dtype=np.uint8)
+    >>> settings = ViewSettings()
+    >>> float(render_outlines(shares, np.array([0]), plain_views(settings, 1), settings).min())
+    1.0
+    """
+    out = np.empty((len(rows), settings.size, settings.size), dtype=np.float32)
+    _outline(shares, np.ascontiguousarray(rows, dtype=np.int64), parameters, out)
+    return out
+
+
 def typical_radius(mask: U8, mpp: float) -> float:
     """Radius in crop pixels of the median nucleus with a contour; without any, of 3.5 um.
 
@@ -613,6 +641,26 @@ def _two_backgrounds(
                 g += keep * (own_g - g)
                 b += keep * (own_b - b)
             _pixel(r, g, b, density, colour, out[i, j])
+
+
+@kernel
+def _outline(shares: U8, rows: I64, parameters: F32, out: F32) -> None:
+    """The share of the nucleus in every pixel of every view; see ``render_outlines``."""
+    size, height, width = out.shape[1], shares.shape[1], shares.shape[2]
+    middle, half = np.float32((size - 1) / 2), np.float32(0.5)
+    mid_y, mid_x = np.float32((height - 1) / 2), np.float32((width - 1) / 2)
+    for v in range(len(rows)):
+        p, share = parameters[v], shares[rows[v]]
+        for i in range(size):
+            dy = np.float32(i) - middle
+            for j in range(size):
+                dx = np.float32(j) - middle
+                y = math.floor(mid_y + p[0] * dy + p[1] * dx + p[4] + half)
+                x = math.floor(mid_x + p[2] * dy + p[3] * dx + p[5] + half)
+                out[v, i, j] = np.float32(0)
+                if 0 <= y < height and 0 <= x < width:
+                    level = np.float32(share[np.uint64(y), np.uint64(x)])
+                    out[v, i, j] = level * np.float32(1 / 255)
 
 
 @kernel
