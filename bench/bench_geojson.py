@@ -3,6 +3,9 @@
 ``python bench/bench_geojson.py`` writes 1,000,000 nuclei of 20 vertices; ``--quick`` 50,000;
 ``--simplify 0.5`` as ``convert`` does on request. Memory is the largest resident size above that
 before the step (Linux; elsewhere 0 is shown). What was read is compared with what was written.
+Where geopandas is installed (GDAL through pyogrio) it writes and reads the same nuclei in the same
+run, and what it reads of our file is compared with what we read; it checks less of what it reads
+and makes one Python object of each polygon.
 """
 
 from __future__ import annotations
@@ -76,24 +79,62 @@ def check(before: Nuclei, after: Nuclei) -> float:
     return float(np.abs(before.outlines.vertices - after.outlines.vertices).max())
 
 
+def line(step: str, n: int, facts: list[float], size: float) -> None:
+    """One line of the table."""
+    clock, cpu, memory = facts
+    print(f"{step:16}{n:>10,}{clock:>9.1f}{cpu:>9.1f}{memory:>10.0f}{size:>10.0f}")
+
+
+def beside_geopandas(path: Path, made: Nuclei, found: Nuclei) -> None:
+    """The same by geopandas, where it is installed, and whether it reads the same of our file."""
+    try:
+        import geopandas
+        import shapely
+    except ImportError:
+        print("geopandas is not installed here, so it is not measured.")
+        return
+    from nucleoscope.io.export.geojson import polygons
+
+    assert made.outlines is not None
+    assert found.outlines is not None
+    frame, *facts = measured(lambda: geopandas.read_file(path, engine="pyogrio"))
+    line("read, geopandas", len(frame), facts, path.stat().st_size / 1e6)
+    whole = shapely.get_coordinates(frame.geometry.array).reshape(len(frame), VERTICES + 1, 2)
+    ours = found.outlines.vertices.reshape(len(frame), VERTICES, 2)
+    change = float(np.abs(whole[:, :-1, ::-1] - 0.5 - ours).max())
+    print(f"largest difference of a vertex between the two: {change:.4f} px")
+    del frame, whole
+    table = made.table.frame
+    other = path.with_name("other.geojson")
+
+    def write() -> None:
+        shapes = geopandas.GeoDataFrame(table, geometry=polygons(made.outlines))
+        shapes.to_file(other, driver="GeoJSON", engine="pyogrio")
+
+    _, *facts = measured(write)
+    line("write, geopandas", len(table), facts, other.stat().st_size / 1e6)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--simplify", type=float, default=0.0)
     arguments = parser.parse_args(argv)
     n = QUICK if arguments.quick else N
-    print(f"{'step':12}{'nuclei':>10}{'s':>9}{'CPU s':>9}{'MB more':>10}{'file MB':>10}")
+    print(f"{'step':16}{'nuclei':>10}{'s':>9}{'CPU s':>9}{'MB more':>10}{'file MB':>10}")
     with tempfile.TemporaryDirectory() as folder:
         made = nuclei(n)
-        write_geojson(Path(folder) / "warm.geojson", made.take(np.arange(10)))
-        path = Path(folder) / "slide.geojson"
+        few, path = Path(folder) / "warm.geojson", Path(folder) / "slide.geojson"
+        write_geojson(few, made.take(np.arange(10)))
+        read_nuclei(few)
         _, *facts = measured(lambda: write_geojson(path, made, tolerance=arguments.simplify))
         size = path.stat().st_size / 1e6
-        print(f"{'write':12}{n:>10,}{facts[0]:>9.1f}{facts[1]:>9.1f}{facts[2]:>10.0f}{size:>10.0f}")
+        line("write", n, facts, size)
         found, *facts = measured(lambda: read_nuclei(path))
-        print(f"{'read':12}{n:>10,}{facts[0]:>9.1f}{facts[1]:>9.1f}{facts[2]:>10.0f}{size:>10.0f}")
+        line("read", n, facts, size)
         if not arguments.simplify:
             print(f"largest change of a vertex: {check(made, found):.4f} px")
+            beside_geopandas(path, made, found)
 
 
 if __name__ == "__main__":

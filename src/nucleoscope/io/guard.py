@@ -267,21 +267,25 @@ def parse_xml(text: str | bytes, *, where: str = "XML", limits: Limits = DEFAULT
 
 # JSON -------------------------------------------------------------------------------------------
 
-_LARGE_EXPONENT = re.compile(rb"[eE]\+?\d{3}")
-_DIGITS = bytes(ord("0") if chr(code) in "0123456789" else ord(" ") for code in range(256))
+#: Digits as 0, the sign of an exponent as e, all else as a blank.
+_DIGITS = bytes(
+    ord("0") if chr(code) in "0123456789" else ord("e") if chr(code) in "eE" else ord(" ")
+    for code in range(256)
+)
 _STRING = re.compile(rb'"(?>[^"\\]+|\\.)*+"', re.DOTALL)
 
 
-def _json_depth(data: bytes) -> int:
-    """Deepest nesting of brackets outside strings, without parsing."""
-    codes = np.frombuffer(_STRING.sub(b"", data), dtype=np.uint8)
-    codes = codes[np.isin(codes, np.frombuffer(b"[]{}", dtype=np.uint8))]
-    steps = np.where((codes == ord("[")) | (codes == ord("{")), 1, -1)
-    return int(np.cumsum(steps).max(initial=0))
+def _json_depth(bare: bytes) -> int:
+    """Deepest nesting of brackets of a document without its strings."""
+    codes = np.frombuffer(bare, dtype=np.uint8)
+    opens = (codes == ord("[")) | (codes == ord("{"))
+    closes = (codes == ord("]")) | (codes == ord("}"))
+    at = np.flatnonzero(opens | closes)
+    return int(np.cumsum(np.where(opens[at], 1, -1)).max(initial=0))
 
 
 @contextlib.contextmanager
-def _collection_paused() -> Iterator[None]:
+def collection_paused() -> Iterator[None]:
     """Without Python's search for cycles: JSON has none, and looking takes twice the parsing."""
     was_on = gc.isenabled()
     gc.disable()
@@ -309,7 +313,8 @@ def parse_json(data: bytes | str, *, where: str = "JSON", limits: Limits = DEFAU
     """
     raw = data.encode("utf-8") if isinstance(data, str) else data
     limits.check("text_bytes", len(raw), where)
-    limits.check("json_depth", _json_depth(raw), where)
+    bare = _STRING.sub(b"", raw)  # brackets and numbers stand outside strings
+    limits.check("json_depth", _json_depth(bare), where)
 
     def number(text: str) -> float:
         value = float(text)
@@ -324,10 +329,11 @@ def parse_json(data: bytes | str, *, where: str = "JSON", limits: Limits = DEFAU
 
     # A call for every number is slow, and only these can be infinite or too long.
     hooks: dict[str, Any] = {}
-    if b"0" * 21 in raw.translate(_DIGITS) or _LARGE_EXPONENT.search(raw):
+    digits = bare.translate(_DIGITS, b"+")
+    if b"0" * 21 in digits or b"e000" in digits:
         hooks = {"parse_float": number, "parse_int": integer}
     try:
-        with _collection_paused():
+        with collection_paused():
             return json.loads(raw.decode("utf-8-sig"), parse_constant=number, **hooks)
     except UnicodeDecodeError:
         raise InputError(f"{where}: it is not UTF-8 text.") from None

@@ -36,21 +36,56 @@ class Source:
         return yx if self.scale == 1.0 else (yx + 0.5) * self.scale - 0.5
 
 
+#: Nuclei packed at a time: their rings become one array, a tenth of what lists of them take.
+_BLOCK = 8192
+_NOWHERE = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Some nuclei: open rings one after the other, their ``sizes``, and a centre for each.
+
+    A ring with one or two vertices has become a centre; ``n_short`` says how many.
+    """
+
+    vertices: Floats
+    sizes: NDArray[np.int64]
+    centres: Floats
+    n_short: int
+
+    @classmethod
+    def of(cls, vertices: Floats, sizes: NDArray[np.int64], given: Floats) -> _Block:
+        """A block of rings, closed or not; ``given`` centres (or NaN) go before computed ones."""
+        vertices, sizes = _opened(vertices, sizes)
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        is_short = (sizes > 0) & (sizes < 3)
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        means = _means(vertices, owner, sizes)
+        centres = np.where(is_short[:, None], means, _centres(vertices, offsets, owner, means))
+        known = ~np.isnan(given).all(axis=1)
+        centres[known] = given[known]
+        if is_short.any():
+            vertices = vertices[~is_short[owner]]
+            sizes = np.where(is_short, 0, sizes)
+        return cls(vertices, sizes, centres, int(is_short.sum()))
+
+
 @dataclass
 class Rows:
-    """Nuclei collected one by one.
+    """Nuclei collected one by one or many at a time.
 
-    ``rings`` are ``(k, 2)`` in ``(y, x)``; an empty ring is an unknown outline. ``centres`` are
+    Rings are ``(k, 2)`` in ``(y, x)``; an empty ring is an unknown outline. Centres are
     ``(y, x)`` or None where the ring gives it.
     """
 
-    rings: list[Floats] = field(default_factory=list)
-    centres: list[tuple[float, float] | None] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
     probs: list[float] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_vertices: int = 0
+    _blocks: list[_Block] = field(default_factory=list)
+    _rings: list[Floats] = field(default_factory=list)
+    _centres: list[tuple[float, float]] = field(default_factory=list)
 
     def add(
         self,
@@ -62,12 +97,76 @@ class Rows:
         id: int | None = None,
     ) -> None:
         """Append one nucleus."""
-        self.rings.append(ring)
+        self._rings.append(ring)
         self.n_vertices += len(ring)
-        self.centres.append(centre)
+        self._centres.append(_NOWHERE if centre is None else centre)
         self.types.append(kind)
         self.probs.append(prob)
         self.ids.append(len(self.ids) + 1 if id is None else id)
+        if len(self._rings) >= _BLOCK:
+            self._pack()
+
+    def add_many(
+        self, vertices: Floats, sizes: NDArray[np.int64], centres: Floats, kinds: list[str]
+    ) -> None:
+        """Append nuclei whose rings lie one after the other; a centre is NaN where unknown."""
+        self._pack()
+        self._blocks.append(_Block.of(vertices, sizes, centres))
+        self.n_vertices += len(vertices)
+        self.types += kinds
+        self.probs += [float("nan")] * len(kinds)
+        self.ids += range(len(self.ids) + 1, len(self.ids) + 1 + len(kinds))
+
+    def _pack(self) -> None:
+        """Turn the rings at hand into a block."""
+        if not self._rings:
+            return
+        sizes = np.array([len(ring) for ring in self._rings], dtype=np.int64)
+        vertices = np.concatenate(self._rings).astype(np.float64, copy=False).reshape(-1, 2)
+        centres = np.array(self._centres, dtype=np.float64)
+        self._rings, self._centres = [], []
+        self._blocks.append(_Block.of(vertices, sizes, centres))
+
+    def packed(self) -> _Block:
+        """All nuclei as one block; each part is let go as it is copied."""
+        self._pack()
+        blocks = self._blocks
+        n = sum(len(block.sizes) for block in blocks)
+        whole = np.empty((sum(len(block.vertices) for block in blocks), 2))
+        sizes, centres = np.empty(n, np.int64), np.empty((n, 2))
+        n_short = sum(block.n_short for block in blocks)
+        at = row = 0
+        while blocks:
+            block = blocks.pop(0)
+            whole[at : at + len(block.vertices)] = block.vertices
+            sizes[row : row + len(block.sizes)] = block.sizes
+            centres[row : row + len(block.sizes)] = block.centres
+            at, row = at + len(block.vertices), row + len(block.sizes)
+        self._blocks = [_Block(whole, sizes, centres, n_short)]
+        return self._blocks[0]
+
+    def only(self, keep: NDArray[np.bool_], note: str) -> Rows:
+        """The nuclei for which ``keep`` is True, numbered anew, with a further note."""
+        block, rows = self.packed(), np.flatnonzero(keep).tolist()
+        vertices = block.vertices[np.repeat(keep, block.sizes)]
+        part = _Block(vertices, block.sizes[keep], block.centres[keep], block.n_short)
+        return Rows(
+            [self.types[i] for i in rows], [self.probs[i] for i in rows],
+            list(range(1, len(rows) + 1)), [*self.notes, note], len(vertices), [part],
+        )  # fmt: skip
+
+
+def _opened(vertices: Floats, sizes: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """Rings without vertices that repeat the next one, the closing one among them."""
+    ends = np.cumsum(sizes)
+    after = np.arange(1, len(vertices) + 1)
+    after[ends[sizes > 0] - 1] = (ends - sizes)[sizes > 0]
+    moved = (vertices != vertices[after]).any(axis=1)
+    moved |= np.repeat(sizes == 1, sizes)
+    if moved.all():
+        return vertices, sizes
+    counts = np.concatenate([[0], np.cumsum(moved)])
+    return vertices[moved], counts[ends] - counts[ends - sizes]
 
 
 def opened_ring(ring: Floats) -> Floats:
@@ -85,24 +184,37 @@ def opened_ring(ring: Floats) -> Floats:
 
 def centroids(outlines: Outlines) -> Floats:
     """Centres of area ``(n, 2)``; the mean vertex where there is no area; NaN where unknown."""
-    n = len(outlines)
     sizes = np.diff(outlines.offsets)
-    owner = np.repeat(np.arange(n), sizes)
-    mean = np.full((n, 2), np.nan)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    means = _means(outlines.vertices, owner, sizes)
+    return _centres(outlines.vertices, outlines.offsets, owner, means)
+
+
+def _means(vertices: Floats, owner: NDArray[Any], sizes: NDArray[Any]) -> Floats:
+    """Mean vertex of each ring; NaN of an empty one."""
+    mean = np.full((len(sizes), 2), np.nan)
     known = sizes > 0
     for axis in (0, 1):
-        sums = np.bincount(owner, weights=outlines.vertices[:, axis], minlength=n)
+        sums = np.bincount(owner, weights=vertices[:, axis], minlength=len(sizes))
         mean[known, axis] = sums[known] / sizes[known]
+    return mean
+
+
+def _centres(vertices: Floats, offsets: NDArray[Any], owner: NDArray[Any], mean: Floats) -> Floats:
+    """Centre of area of each ring, or its mean vertex where it has none."""
+    n = len(mean)
+    known = np.diff(offsets) > 0
+    centre = mean.copy()
     after = np.arange(len(owner)) + 1
-    after[outlines.offsets[1:][known] - 1] = outlines.offsets[:-1][known]
-    near = outlines.vertices - mean[owner]  # so that large coordinates cost no digits
+    after[offsets[1:][known] - 1] = offsets[:-1][known]
+    near = vertices - mean[owner]  # so that large coordinates cost no digits
     cross = near[:, 0] * near[after, 1] - near[after, 0] * near[:, 1]
     area = np.bincount(owner, weights=cross, minlength=n)
     sound = known & (np.abs(area) > 1e-9)
     for axis in (0, 1):
         moment = np.bincount(owner, weights=cross * (near + near[after])[:, axis], minlength=n)
-        mean[sound, axis] += moment[sound] / (3 * area[sound])
-    return mean
+        centre[sound, axis] += moment[sound] / (3 * area[sound])
+    return centre
 
 
 def nuclei_of(rows: Rows, source: Source) -> Nuclei:
@@ -118,19 +230,15 @@ def nuclei_of(rows: Rows, source: Source) -> Nuclei:
     """
     source.limits.check("rows", len(rows.ids), source.where)
     source.limits.check("vertices", rows.n_vertices, source.where)
-    rings = [opened_ring(ring) for ring in rows.rings]
-    short = sum(0 < len(ring) < 3 for ring in rings)
-    means = [ring.mean(axis=0) if 0 < len(ring) < 3 else None for ring in rings]
-    outlines = _outlines([ring if len(ring) > 2 else ring[:0] for ring in rings], source)
-    centres = centroids(outlines)
-    for i, given in enumerate(zip(rows.centres, means, strict=True)):
-        best = next((value for value in given if value is not None), None)
-        if best is not None:
-            centres[i] = source.to_level_zero(np.asarray(best, dtype=np.float64))
+    block = rows.packed()
+    outlines = _outlines(block, source)
+    centres = source.to_level_zero(block.centres)
     _check_finite(centres, source.where)
     notes = list(rows.notes)
-    if short:
-        notes.append(f"{source.where}: {short} outlines have fewer than 3 vertices; not used.")
+    if block.n_short:
+        notes.append(
+            f"{source.where}: {block.n_short} outlines have fewer than 3 vertices; not used."
+        )
     frame = pd.DataFrame(
         {"id": rows.ids, "image": source.image or "", "y": centres[:, 0], "x": centres[:, 1],
          "type": rows.types, "type_prob": rows.probs}
@@ -139,15 +247,13 @@ def nuclei_of(rows: Rows, source: Source) -> Nuclei:
     return without_doubles(frame, outlines, notes, source.where)
 
 
-def _outlines(rings: list[Floats], source: Source) -> Outlines:
+def _outlines(block: _Block, source: Source) -> Outlines:
     """Outlines in pixels of level 0; a vertex that is not finite is named with its nucleus."""
+    offsets = np.concatenate([[0], np.cumsum(block.sizes)])
     try:
-        found = Outlines.from_rings(rings)
+        return Outlines(source.to_level_zero(block.vertices), offsets)
     except InputError as error:
         raise InputError(f"{source.where}: {error}") from None
-    return found if source.scale == 1.0 else Outlines(
-        source.to_level_zero(found.vertices), found.offsets
-    )  # fmt: skip
 
 
 def _check_finite(centres: Floats, where: str) -> None:

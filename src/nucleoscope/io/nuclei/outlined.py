@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from nucleoscope.data.nuclei import Nuclei
 from nucleoscope.errors import InputError
+from nucleoscope.io import guard
 from nucleoscope.io.nuclei.build import Rows, Source, nuclei_of, opened_ring
 from nucleoscope.io.nuclei.stream import Elements, container
 from nucleoscope.io.outlines import as_coordinates, shift_of
@@ -38,19 +41,14 @@ def is_geojson(path: Path, head: bytes) -> bool:
     return start[:1] in (b"{", b"[") and (b'"Feature' in head or b'"geometry"' in head)
 
 
-def _features(path: Path, head: bytes, source: Source) -> Iterator[dict[str, Any]]:
-    """Features of a collection, of a bare list, or the only one."""
+def _features(path: Path, head: bytes, source: Source) -> Iterator[list[Any]]:
+    """Features of a collection, of a bare list, or the only one, some thousand at a time."""
     is_list = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
     if is_list or container(head, "features") >= 0:
-        pieces = Elements(path, None if is_list else "features", source.limits)
-        for piece in pieces:
-            yield from (feature for feature in piece if isinstance(feature, dict))
+        yield from Elements(path, None if is_list else "features", source.limits)
     else:
-        from nucleoscope.io import guard
-
         value = guard.read_json(path, limits=source.limits)
-        features = value.get("features") if "features" in value else [value]
-        yield from features or []
+        yield (value.get("features") or []) if "features" in value else [value]
 
 
 def _ring_area(ring: Floats) -> float:
@@ -59,16 +57,16 @@ def _ring_area(ring: Floats) -> float:
     return abs(float(np.dot(y, np.roll(x, -1)) - np.dot(x, np.roll(y, -1)))) / 2
 
 
-def _outer(geometry: dict[str, Any], where: str) -> Floats | None:
-    """The outer ring of a polygon, of the largest of several; a point as one vertex; or None."""
+def _outer(geometry: dict[str, Any], where: str) -> list[Any] | None:
+    """Positions of a polygon's outer ring, of the largest of several; a point as one; or None."""
     kind, value = geometry.get("type"), geometry.get("coordinates")
-    if kind == "Point":
-        return as_coordinates([value], where)
     if kind == "Polygon":
-        return as_coordinates(value[0], where) if value else _NOTHING
+        return value[0] if value else []
+    if kind == "Point":
+        return [value]
     if kind == "MultiPolygon" and isinstance(value, list):
-        rings = [as_coordinates(polygon[0], where) for polygon in value if polygon]
-        return max(rings, key=_ring_area, default=_NOTHING)
+        rings = [polygon[0] for polygon in value if polygon]
+        return max(rings, key=lambda ring: _ring_area(as_coordinates(ring, where)), default=[])
     return None
 
 
@@ -77,27 +75,88 @@ def read_geojson(path: Path, head: bytes, source: Source) -> Nuclei:
 
     Annotations and tiles are left out when there are detections or cells.
     """
-    rows, kinds, skipped = Rows(), [], 0
-    for feature in _features(path, head, source):
+    rows, skipped = Rows(), 0
+    regions: list[NDArray[np.bool_]] = []
+    with guard.collection_paused():
+        for features in _features(path, head, source):
+            taken = _Taken()
+            for feature in features:
+                if isinstance(feature, dict):
+                    taken.add(feature, source.where)
+            skipped += taken.skipped
+            regions.append(np.array(taken.regions, dtype=bool))
+            taken.give(rows, source.where)
+    if skipped:
+        rows.notes.append(f"{source.where}: {skipped} objects are no polygon or point; left out.")
+    is_region = np.concatenate([np.zeros(0, dtype=bool), *regions])
+    if is_region.any() and not is_region.all():
+        note = f"{source.where}: {int(is_region.sum())} annotations are left out."
+        rows = rows.only(~is_region, note)
+    return nuclei_of(rows, source)
+
+
+@dataclass
+class _Taken:
+    """What was taken from some features: positions of rings, and what the objects are."""
+
+    rings: list[list[Any]] = field(default_factory=list)
+    shifts: list[float] = field(default_factory=list)
+    points: list[bool] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    regions: list[bool] = field(default_factory=list)
+    skipped: int = 0
+
+    def add(self, feature: dict[str, Any], where: str) -> None:
+        """One feature."""
         properties = feature.get("properties")
         properties = properties if isinstance(properties, dict) else {}
         geometry = feature.get("nucleusGeometry") or feature.get("geometry")
         geometry = geometry if isinstance(geometry, dict) else {}
         try:
-            ring = _outer(geometry, source.where)
+            ring = _outer(geometry, where)
+            is_empty = ring is None or not len(ring)
         except (IndexError, KeyError, TypeError):
-            raise InputError(f"{source.where}: its coordinates are not [x, y] numbers.") from None
-        if ring is None or not len(ring):
-            skipped += 1
-            continue
-        ring = ring - shift_of(properties)
-        is_point = geometry.get("type") == "Point"
-        centre = (float(ring[0, 0]), float(ring[0, 1])) if is_point else None
-        kinds.append(str(properties.get("objectType", "")).casefold())
-        rows.add(_NOTHING if is_point else ring, centre, kind=_class(properties))
-    if skipped:
-        rows.notes.append(f"{source.where}: {skipped} objects are no polygon or point; left out.")
-    return nuclei_of(_only_nuclei(rows, kinds, source.where), source)
+            raise InputError(f"{where}: its coordinates are not [x, y] numbers.") from None
+        if ring is None or is_empty:
+            self.skipped += 1
+            return
+        self.rings.append(ring)
+        self.shifts.append(shift_of(properties))
+        self.points.append(geometry.get("type") == "Point")
+        self.classes.append(_class(properties))
+        self.regions.append(str(properties.get("objectType", "")).casefold() in _NOT_NUCLEI)
+
+    def give(self, rows: Rows, where: str) -> None:
+        """Append everything to rows: one array of all positions instead of one a ring."""
+        if not self.rings:
+            return
+        sizes = np.array([len(ring) for ring in self.rings], dtype=np.int64)
+        vertices = positions(self.rings, int(sizes.sum()), where)
+        vertices -= np.repeat(self.shifts, sizes)[:, None]
+        is_point = np.array(self.points)
+        centres = np.full((len(sizes), 2), np.nan)
+        centres[is_point] = vertices[(np.cumsum(sizes) - sizes)[is_point]]
+        if is_point.any():
+            vertices = vertices[~np.repeat(is_point, sizes)]
+            sizes = np.where(is_point, 0, sizes)
+        rows.add_many(vertices, sizes, centres, self.classes)
+
+
+def positions(rings: list[list[Any]], n: int, where: str) -> Floats:
+    """Positions ``[x, y]`` of many rings as ``(n, 2)`` in ``(y, x)``; a third number is left out.
+
+    >>> positions([[[1, 2], [3, 4]], [[5, 6, 0]]], 3, "a").tolist()
+    [[2.0, 1.0], [4.0, 3.0], [6.0, 5.0]]
+    """
+    try:
+        flat = list(chain.from_iterable(rings))
+        if set(map(len, flat)) - {2}:
+            return as_coordinates(flat, where).copy()
+        numbers = np.fromiter(chain.from_iterable(flat), np.float64, 2 * n)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: its coordinates are not [x, y] numbers.") from None
+    found: Floats = numbers.reshape(-1, 2)[:, ::-1].copy()
+    return found
 
 
 def _class(properties: dict[str, Any]) -> str:
@@ -105,17 +164,6 @@ def _class(properties: dict[str, Any]) -> str:
     value = properties.get("classification")
     name = value.get("name") or value.get("names") if isinstance(value, dict) else value
     return ": ".join(map(str, name)) if isinstance(name, list) else str(name or "")
-
-
-def _only_nuclei(rows: Rows, kinds: list[str], where: str) -> Rows:
-    """The rows without regions, when there are objects that are none."""
-    keep = [kind not in _NOT_NUCLEI for kind in kinds]
-    if all(keep) or not any(keep):
-        return rows
-    only = Rows(notes=[*rows.notes, f"{where}: {keep.count(False)} annotations are left out."])
-    for i in np.flatnonzero(keep):
-        only.add(rows.rings[i], rows.centres[i], kind=rows.types[i], prob=rows.probs[i])
-    return only
 
 
 # HoVer-Net and CellViT --------------------------------------------------------------------------
