@@ -28,7 +28,7 @@ MOST_PAIRS = 5_000_000_000
 PROBES = 64
 _ROWS = 512  # a block of scores stays in the cache
 _COLUMNS = 1024
-_CHUNK = 64
+_CHUNK, _WIDE = 64, 128  # scores looked at together
 
 
 class Neighbours(NamedTuple):
@@ -121,10 +121,8 @@ def neighbours_of_all(vectors: NDArray[Any], k: int) -> Neighbours:
         np.fill_diagonal(own, -np.inf)
         _merge_rows(own, rows, rows, best.scores, best.rows)
         for start in range(high, len(whole), _COLUMNS):
-            columns = np.arange(start, min(start + _COLUMNS, len(whole)))
             scores = whole[low:high] @ whole[start : start + _COLUMNS].T
-            _merge_rows(scores, rows, columns, best.scores, best.rows)
-            _merge_columns(scores, rows, columns, best.scores, best.rows)
+            _merge_both(scores, low, start, best.scores, best.rows)
     return best.sorted()
 
 
@@ -287,25 +285,29 @@ def _merge_rows(
 
 
 @kernel
-def _merge_columns(
-    scores: Float32s, rows: Int64s, columns: Int64s, best: Float32s, kept: Int64s
-) -> None:
-    """Offer the scores of each column to the heap ``columns[j]``, read along the rows."""
-    worst = best[columns, 0].copy()
+def _merge_both(scores: Float32s, row: int, column: int, best: Float32s, kept: Int64s) -> None:
+    """Offer each score to the heaps of its row and of its column, counted from these two on.
+
+    Both limits are looked at in one pass, so that a score is read once.
+    """
+    n = scores.shape[1]
+    limits = best[column : column + n, 0].copy()
     for i in range(scores.shape[0]):
-        line = scores[i]
-        for start in range(0, len(line), _CHUNK):
-            part, limits, better = (
-                line[start : start + _CHUNK], worst[start : start + _CHUNK], np.int32(0)
-            )  # fmt: skip
+        heap, ids, line = best[row + i], kept[row + i], scores[i]
+        for start in range(0, n, _WIDE):
+            part, limit = line[start : start + _WIDE], limits[start : start + _WIDE]
+            worst, better = heap[0], np.int32(0)
             for j in range(len(part)):
-                better += np.int32(part[j] >= limits[j])
+                better += np.int32(part[j] >= worst) | np.int32(part[j] >= limit[j])
             if better:
                 for j in range(len(part)):
-                    if part[j] >= limits[j]:
-                        at = columns[start + j]
-                        _offer(best[at], kept[at], part[j], rows[i])
-                        limits[j] = best[at, 0]
+                    at = column + start + j
+                    if part[j] >= worst:
+                        _offer(heap, ids, part[j], at)
+                        worst = heap[0]
+                    if part[j] >= limit[j]:
+                        _offer(best[at], kept[at], part[j], row + i)
+                        limit[j] = best[at, 0]
 
 
 @kernel
