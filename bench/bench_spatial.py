@@ -8,6 +8,12 @@ our own figures are printed. Each side is one process on one core; the two take 
 up on a small input (compilation), then runs and reports wall time, CPU time and how far the peak of
 its memory rose. Ratios are of CPU time, because the wall time of a shared machine says little.
 ``--thorough`` repeats more often and permutes more. Nothing is written outside a temporary folder.
+
+Curves are compared three ways, because squidpy's ``ripley`` does less as it is called by default.
+With as many points in each simulation as ours have: squidpy holds all pairs at once, so one of its
+simulations is run, its time is the difference to a run of none, and it is multiplied by the number
+of simulations, as the row says; without the memory for it the row says how much it would be. With
+as many points as a type has. And with its default of 1,000.
 """
 
 from __future__ import annotations
@@ -59,6 +65,16 @@ def our_pattern(data: dict[str, Any]) -> Any:
     window = Window.box((0, 0), (data["side"], data["side"]), unit="px")
     names = tuple(f"t{i}" for i in range(N_TYPES))
     return Pattern(data["at"], data["codes"], names, "px", window=window)
+
+
+def holed(side: float) -> Any:
+    """A tissue with holes in pixels of 20 px: nine of every ten of a square."""
+    from nucleoscope.spatial import Window
+
+    n = int(side // 20)
+    y, x = np.indices((n, n))
+    mask = (y // 25 % 4 != 1) | (x // 25 % 5 >= 2)
+    return Window(mask, (side / n, side / n), (0.0, 0.0), unit="px")
 
 
 def our_graph(data: dict[str, Any]) -> Any:
@@ -115,10 +131,18 @@ def ours(task: str, data: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
     else:
         bins = spatial.Bins(200.0, 50)
-        correction = {"cross-k": "translation", "cross-k uncorrected": "none"}[task]
+        correction = "none" if "uncorrected" in task else "translation"
+        jobs = 2 if "two jobs" in task else 1
+        if "mask" in task:
+            pattern = pattern.inside(holed(data["side"]))
 
         def run() -> dict[str, Any]:
-            return {"k": spatial.cross_k(pattern, bins, correction=correction).k}
+            found = spatial.cross_k(pattern, bins, correction=correction, n_jobs=jobs)
+
+            def plain() -> Any:  # for the check, not timed
+                return spatial.cross_k(pattern, bins, correction=correction).k
+
+            return {"k": found.k, "one job": plain}
 
     return run
 
@@ -167,10 +191,12 @@ def squidpys(task: str, data: dict[str, Any]) -> Callable[[], dict[str, Any]]:
             }
 
     else:
+        # The largest simulations are few; what they take is the difference to none at all.
+        n_run = {"ripley all": 1, "ripley none": 0}.get(task, int(data["n_simulations"]))
 
         def run() -> dict[str, Any]:
             found = squidpy.gr.ripley(
-                adata, "type", mode="L", n_simulations=int(data["n_simulations"]),
+                adata, "type", mode="L", n_simulations=n_run,
                 n_observations=int(data["n_observations"]), max_dist=float(data["reach"]),
                 n_steps=50, seed=0, copy=True,
             )  # fmt: skip
@@ -252,7 +278,9 @@ class Case:
 
     With ``smaller``, squidpy runs on that instead and its times are multiplied by ``times``.
     ``alike`` is how many times more curves and simulated nuclei ours has; a ratio times it compares
-    like with like. ``peer_task`` when squidpy has another name for it.
+    like with like. ``peer_task`` when squidpy has another name for it. With
+    ``none_task`` squidpy runs one simulation, and none, and the difference is multiplied by their
+    number. ``refused`` says why squidpy cannot run.
     """
 
     name: str
@@ -266,6 +294,8 @@ class Case:
     times: float = 1.0
     alike: float = 1.0
     peer_task: str = ""
+    none_task: str = ""
+    refused: str = ""
 
 
 def best(runs: list[dict[str, float]]) -> dict[str, float]:
@@ -281,17 +311,24 @@ def compare(case: Case, mine: Side, peer: Side | None) -> str:
                 place.mkdir(exist_ok=True)
                 np.savez(place / "data.npz", **data)
                 np.savez(place / "small.npz", **small_like(data))
-        asked = (case.peer_task or case.task, id(case.data))
+        asked = (case.peer_task or case.task, id(case.data["at"]))
         known = peer.known.get(asked) if peer else None
         own: list[dict[str, float]] = []
         theirs: list[dict[str, float]] = [] if known is None else known[0]
         for turn in range(max(case.repeats, case.peer_repeats)):
             if turn < case.repeats:
                 own.append(mine.measure(case.task, folder))
-            if peer and known is None and turn < case.peer_repeats:
+            if peer and not case.refused and known is None and turn < case.peer_repeats:
                 theirs.append(peer.measure(asked[0], for_peer))
+                if case.none_task:
+                    none = peer.measure(case.none_task, for_peer)
+                    times = int(case.data["n_simulations"])
+                    for key in ("wall", "cpu"):
+                        theirs[-1][key] = none[key] + times * (theirs[-1][key] - none[key])
         found, a = dict(np.load(folder / "ours.npz")), best(own)
         row = f"| {case.name} | {a['wall']:.3f} s ({a['cpu']:.3f}) | {a['mb']:.0f} MB "
+        if case.refused:
+            return f"{row}| - | - | - | {case.refused} | {case.goal} |"
         if peer is None:
             return f"{row}| - | - | - | {case.check(found, {}, case.data)} | {case.goal} |"
         answer = known[1] if known else dict(np.load(for_peer / "squidpy.npz"))
@@ -302,6 +339,9 @@ def compare(case: Case, mine: Side, peer: Side | None) -> str:
             said = f"squidpy's time extrapolated {case.times:g}x from 20k (checked there)"
         else:
             said = case.check(found, answer, case.data)
+        if case.none_task:
+            one = b["cpu"] / int(case.data["n_simulations"])
+            said += f"; one simulation of squidpy's takes {one:.1f} s, multiplied by their number"
         ratio, alike = b["cpu"] / a["cpu"], ""
         if case.alike != 1:
             alike = f"; {ratio * case.alike:.0f}x per curve and simulated nucleus"
@@ -320,7 +360,7 @@ def small_like(data: dict[str, Any]) -> dict[str, Any]:
     if "n_perms" in data:
         few["n_perms"] = 5
     if "n_simulations" in data:
-        few["n_simulations"] = 19
+        few |= {"n_simulations": 19, "n_observations": 400}
     return few | graph_of(few) if "indptr" in data else few
 
 
@@ -378,7 +418,9 @@ def same_pairs(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any])
 
 
 def finite_k(mine: dict[str, Any], peer: dict[str, Any], data: dict[str, Any]) -> str:
-    return "finite" if np.isfinite(mine["k"]).all() else "GAPS"
+    said = "finite" if np.isfinite(mine["k"]).all() else "GAPS"
+    equal = np.array_equal(mine["k"], mine["one job"])
+    return f"{said}, {'equal to' if equal else 'NOT'} one job's to the last bit"
 
 
 def squidpy_interval(at: Any, n: int = 50) -> dict[str, float]:
@@ -403,11 +445,8 @@ def side_by_side(n: int, how: str) -> list[Case]:
     few = nuclei(20_000) if large else data
     smaller = few | squidpy_interval(few["at"]) if large else None
     sims = 19 if how == "quick" or large else 99
-    curves = data | {"n_simulations": sims, "reach": 200.0, "n_observations": 1000}
-    alike = curves | {"n_observations": n // N_TYPES}
     reps = {"quick": (1, 1), "usual": (1, 1), "thorough": (3, 1 if large else 3)}[how]
     size, perms = f"{n // 1000}k", f"{n_perms} permutations"
-    k = "K of all 10 x 10 pairs to 200 px, translation, envelope"
     cases = [
         Case(f"Delaunay graph {size}", "delaunay", data, same_edges, "", *reps),
         Case(f"enrichment z, closed form, against {perms}, {size}", "enrichment", graphed, same_z,
@@ -417,21 +456,49 @@ def side_by_side(n: int, how: str) -> list[Case]:
         Case(f"co-occurrence, squidpy's 50 radii, {size}", "co_occurrence", radii, same_ratio,
              "G6b 10x at 20k", reps[0], 1, smaller, (n / 20_000) ** 2 if large else 1.0),
     ]  # fmt: skip
-    # squidpy: 10 curves of 1,000 points per draw; ours: 100 of them, of all nuclei.
-    more = 10 * n / (N_TYPES * 1000)
-    cases += [
-        Case(f"{k}, {null}; squidpy: L of 10 types, no edge correction, 1000 points a draw; "
-             f"{sims} simulations, {size}", f"envelope {null}", curves, same_pairs, "G6c 50x",
-             reps[0], 1, peer_task="ripley", alike=1.0 if null == "labelling-exact" else more)
-        for null in ("labelling-exact", "labelling", "csr")
-    ]  # fmt: skip
-    if how == "thorough" and not large:
+    for null in ("labelling-exact", "labelling", "csr"):
+        cases += curve_cases(data, null, sims, 1 if how == "thorough" and not large else reps[0])
+    return cases
+
+
+def curve_cases(data: dict[str, Any], null: str, sims: int, repeats: int) -> list[Case]:
+    """Ours against squidpy's L with as many points as ours, as many as a type has, and 1,000."""
+    n, size = len(data["at"]), f"{len(data['at']) // 1000}k"
+    need, free, refused = ripley_gb(n), free_gb(), ""
+    if need + 4 > free:
+        refused = f"squidpy would need {need:.0f} GB for its pairs, {free:.0f} GB are free"
+    cases = []
+    for draws, peer_task in ((n, "all"), (n // N_TYPES, "type"), (1000, "default")):
+        called = {"all": "as ours", "type": "as a type has", "default": "its default"}[peer_task]
+        is_all = peer_task == "all"
+        name = (
+            f"K of all 10 x 10 pairs to 200 px, translation, envelope, {null}; squidpy: L of 10 "
+            f"types, no edge correction, {draws} points a draw, {called}; "
+            f"{sims} simulations, {size}"
+        )
+        settings = {"n_simulations": sims, "reach": 200.0, "n_observations": draws}
+        # A simulation of ours gives 100 curves of all nuclei, one of squidpy's is compared with 10.
+        more = 1.0 if is_all or null == "labelling-exact" else 10 * n / (N_TYPES * draws)
         cases.append(
-            Case(f"{k}, csr; squidpy: the same, {n // N_TYPES} points a draw, as many as a type "
-                 f"has; {sims} simulations, {size}", "envelope csr", alike, same_pairs, "G6c 50x",
-                 1, 1, peer_task="ripley", alike=10.0)
+            Case(name, f"envelope {null}", data | settings, same_pairs, "G6c 50x" if is_all else "",
+                 repeats, 1, peer_task=f"ripley {peer_task}", alike=more,
+                 none_task="ripley none" if is_all else "", refused=refused if is_all else "")
         )  # fmt: skip
     return cases
+
+
+def ripley_gb(n: int) -> float:
+    """What squidpy's L holds of n points: all distances, and each compared with 50 radii."""
+    return n * (n - 1) / 2 * (8 + 50) / 1e9
+
+
+def free_gb() -> float:
+    """Free memory; none known is none."""
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return 0.0
+    line = next(x for x in info.read_text().splitlines() if x.startswith("MemAvailable"))
+    return int(line.split()[1]) / 1e6
 
 
 def alone(n: int, how: str) -> list[Case]:
@@ -443,9 +510,14 @@ def alone(n: int, how: str) -> list[Case]:
     return [
         Case(f"Delaunay graph {size}", "delaunay", data, same_edges, "", 1),
         Case(f"enrichment z {size}", "enrichment", graphed, same_z, "", reps),
-        Case(f"{k}, no correction, {size}", "cross-k uncorrected", data, finite_k, "G6b 0.6 s",
-             reps),
-        Case(f"{k}, translation, {size}", "cross-k", data, finite_k, "G6b 0.6 s", reps),
+        Case(f"{k}, no correction, {size}", "cross-k uncorrected", data, finite_k, "", reps),
+        Case(f"{k}, no correction, two jobs, {size}", "cross-k uncorrected two jobs", data,
+             finite_k, "G6b 0.6 s wall", reps),
+        Case(f"{k}, translation, {size}", "cross-k", data, finite_k, "", reps),
+        Case(f"{k}, translation, two jobs, {size}", "cross-k two jobs", data, finite_k,
+             "G6b 0.6 s wall", reps),
+        Case(f"{k}, translation in a mask with holes, two jobs, {size}", "cross-k mask two jobs",
+             data, finite_k, "", reps),
         Case(f"co-occurrence, squidpy's 50 radii, {size}", "co_occurrence", radii, same_ratio,
              "G6b 5 s, 1 GB", reps),
         Case(f"{k}, translation, envelope, labelling-exact, {size}", "envelope labelling-exact",
