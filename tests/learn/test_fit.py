@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -124,14 +125,28 @@ def test_the_point_is_no_worse_than_any_other_by_more_than_smoothing_allows() ->
     assert scores[nearest, chosen.valley] >= max(scores.values()) - 0.12
 
 
-def test_the_middle_of_equally_good_thresholds_is_taken() -> None:
+def test_the_geometric_middle_of_equally_good_thresholds_is_taken() -> None:
     clear = seen([0.95] * 9, [0.2] * 5)
     chosen = working_point([clear], CONFIG)
     as_good = [
         t for t in THRESHOLDS
         if detection_f1([clear], CONFIG.model_copy(update={"threshold": t})) == 1.0
     ]  # fmt: skip
-    assert chosen.threshold == pytest.approx((as_good[0] + as_good[-1]) / 2)
+    assert chosen.threshold == pytest.approx(np.sqrt(as_good[0] * as_good[-1]))
+
+
+def test_a_valley_that_is_hardly_better_does_not_replace_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def counts(_: object, config: object, thresholds: Sequence[float]) -> np.ndarray:
+        right = {0.9: 200, 0.95: 199, 0.98: 190}.get(config.valley, 150)  # type: ignore[attr-defined]
+        return np.tile([float(right), 200.0, 200.0], (len(thresholds), 1))
+
+    monkeypatch.setattr("nucleoscope.learn.fit._counts", counts)
+    one = seen([0.95] * 9)
+    for usual, chosen in ((0.95, 0.95), (0.98, 0.95), (0.9, 0.9), (0.7, 0.9)):
+        start = CONFIG.model_copy(update={"valley": usual})
+        assert working_point([one], start).valley == chosen
 
 
 def test_of_equal_valleys_the_configured_one_stays() -> None:

@@ -16,6 +16,7 @@ from nucleoscope.errors import CallError, InputError
 from nucleoscope.nuclei import markers
 from nucleoscope.nuclei.markers import (
     FEATURES,
+    GLOW_NUCLEI,
     MIN_SECTION,
     RULES,
     AnySlice,
@@ -183,6 +184,35 @@ def test_one_marked_slice_makes_any_slice_positive_and_nucleus_fraction_not() ->
     assert AnySlice(0.5)(evidence)[0] >= 0.5
     assert NucleusFraction(0.5)(evidence)[0] < 0.5
     assert evidence.column("weakest_overlap")[0] == 0
+
+
+def glowing(glow: int, n: int = 16) -> Evidence:
+    """A quarter of the nuclei carry marker, on tissue that glows; a bright spot sets the scale."""
+    data = np.zeros((3, 80, 120), np.int32)
+    marker = np.zeros(data.shape, np.uint8)
+    marker[:, 4:64, 4:64] = glow
+    for i in range(n):
+        y, x = 6 + 15 * (i // 4), 6 + 15 * (i % 4)
+        data[:, y : y + 6, x : x + 6] = i + 1
+        if i % 4 == 0:
+            marker[:, y : y + 6, x : x + 6] = 120
+    marker[1, 68:72, 4:30] = 200
+    return marker_evidence(Labels(data), marker, marker)
+
+
+def test_autofluorescence_is_taken_off_the_levels() -> None:
+    bright = glowing(5)
+    negative = np.arange(16) % 4 != 0
+    assert np.abs(bright.column("mean")[negative]).max() < 0.02
+    assert bright.column("mean")[~negative].min() > 0.4
+    assert np.allclose(bright.column("shell")[negative], 0.0, atol=0.02)
+
+
+def test_few_nuclei_and_much_light_are_no_autofluorescence() -> None:
+    few = glowing(5, n=GLOW_NUCLEI - 1)
+    assert few.column("mean")[1] > 0.1
+    everywhere = glowing(90)
+    assert everywhere.column("shell").min() > 0.3
 
 
 @settings(max_examples=10, deadline=None)

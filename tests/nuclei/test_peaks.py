@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nucleoscope.errors import CallError, InputError
-from nucleoscope.nuclei.peaks import Peaks, PeakSettings, find_peaks, grow
+from nucleoscope.nuclei.peaks import SMOOTHING, Peaks, PeakSettings, find_peaks, grow
 
 SETTINGS = PeakSettings(radius=4.0)
 
@@ -112,7 +112,7 @@ def test_two_neighbours_with_a_valley_are_kept_and_without_one_are_merged() -> N
 
 def test_the_valley_decides_and_nothing_else() -> None:
     two = bump_map((5, 20, 40), [(2, 10, 15), (2, 10, 20)], sigma=(0.8, 1.8, 2.2))
-    line = ndimage.gaussian_filter(two, (0.3, 0.6, 0.6))[2, 10]
+    line = ndimage.gaussian_filter(two, SMOOTHING)[2, 10]
     share = line[15:21].min() / line[[15, 20]].min()
     assert 0.3 < share < 0.95
     assert len(find_peaks(two, PeakSettings(radius=4, valley=share + 0.04))) == 2
@@ -151,7 +151,7 @@ def test_peaks_equal_a_slow_loop_on_rough_ground(seed: int) -> None:
     rough = ndimage.gaussian_filter(rng.random((4, 16, 18)), (0.5, 1.2, 1.2))
     rough = ((rough - rough.min()) / np.ptp(rough)).astype(np.float32)
     options = PeakSettings(threshold=0.4, valley=0.9, radius=3.0)
-    smooth = ndimage.gaussian_filter(rough, (0.3, 0.6, 0.6), output=np.float32)
+    smooth = ndimage.gaussian_filter(rough, SMOOTHING, output=np.float32)
     expected = slow_distinct(smooth, slow_maxima(smooth, 0.4), options)
     found = find_peaks(rough, options)
     assert found.score.tolist() == pytest.approx([float(smooth[s]) for s in expected])

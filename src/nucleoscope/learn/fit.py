@@ -72,8 +72,10 @@ def _counts(
     for one in seen:
         hits = _hits_at(one, config, thresholds)
         partial = one.lesson.partial
-        is_sample = partial is not None and not partial.is_likely.any()
-        counts += extrapolated(hits, len(partial.clicks) / partial.share) if is_sample else hits
+        if partial is None or partial.is_likely.any():
+            counts += hits
+        else:
+            counts += extrapolated(hits, len(partial.clicks) / partial.share)
     return counts
 
 
