@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Source:
 #: Nuclei packed at a time: their rings become one array, a tenth of what lists of them take.
 _BLOCK = 8192
 _NOWHERE = (float("nan"), float("nan"))
+_NONE: Floats = np.empty((0, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,27 @@ class _Block:
         return cls(vertices, sizes, centres, int(is_short.sum()))
 
 
+class _Growing:
+    """Rows ``(n, 2)`` that grow in place: pages that are not yet used cost no memory."""
+
+    def __init__(self) -> None:
+        self._data, self._n = np.empty((0, 2)), 0
+
+    def extend(self, rows: Floats) -> None:
+        """Append rows."""
+        n = self._n + len(rows)
+        if n > len(self._data):
+            # No view of it leaves this object before the end.
+            self._data.resize((max(n, 2 * len(self._data)), 2), refcheck=False)
+        self._data[self._n : n] = rows
+        self._n = n
+
+    def done(self) -> Floats:
+        """All rows; nothing is appended afterwards."""
+        self._data.resize((self._n, 2), refcheck=False)
+        return self._data
+
+
 @dataclass
 class Rows:
     """Nuclei collected one by one or many at a time.
@@ -83,6 +105,7 @@ class Rows:
     ids: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_vertices: int = 0
+    _vertices: _Growing = field(default_factory=_Growing)
     _blocks: list[_Block] = field(default_factory=list)
     _rings: list[Floats] = field(default_factory=list)
     _centres: list[tuple[float, float]] = field(default_factory=list)
@@ -111,7 +134,7 @@ class Rows:
     ) -> None:
         """Append nuclei whose rings lie one after the other; a centre is NaN where unknown."""
         self._pack()
-        self._blocks.append(_Block.of(vertices, sizes, centres))
+        self._append(_Block.of(vertices, sizes, centres))
         self.n_vertices += len(vertices)
         self.types += kinds
         self.probs += [float("nan")] * len(kinds)
@@ -125,35 +148,33 @@ class Rows:
         vertices = np.concatenate(self._rings).astype(np.float64, copy=False).reshape(-1, 2)
         centres = np.array(self._centres, dtype=np.float64)
         self._rings, self._centres = [], []
-        self._blocks.append(_Block.of(vertices, sizes, centres))
+        self._append(_Block.of(vertices, sizes, centres))
+
+    def _append(self, block: _Block) -> None:
+        """Take a block; its vertices go behind the earlier ones."""
+        self._vertices.extend(block.vertices)
+        self._blocks.append(replace(block, vertices=_NONE))
 
     def packed(self) -> _Block:
-        """All nuclei as one block; each part is let go as it is copied."""
+        """All nuclei as one block, once."""
         self._pack()
-        blocks = self._blocks
-        n = sum(len(block.sizes) for block in blocks)
-        whole = np.empty((sum(len(block.vertices) for block in blocks), 2))
-        sizes, centres = np.empty(n, np.int64), np.empty((n, 2))
-        n_short = sum(block.n_short for block in blocks)
-        at = row = 0
-        while blocks:
-            block = blocks.pop(0)
-            whole[at : at + len(block.vertices)] = block.vertices
-            sizes[row : row + len(block.sizes)] = block.sizes
-            centres[row : row + len(block.sizes)] = block.centres
-            at, row = at + len(block.vertices), row + len(block.sizes)
-        self._blocks = [_Block(whole, sizes, centres, n_short)]
-        return self._blocks[0]
+        return _Block(
+            self._vertices.done(),
+            np.concatenate([np.zeros(0, np.int64), *(block.sizes for block in self._blocks)]),
+            np.concatenate([_NONE, *(block.centres for block in self._blocks)]),
+            sum(block.n_short for block in self._blocks),
+        )
 
     def only(self, keep: NDArray[np.bool_], note: str) -> Rows:
         """The nuclei for which ``keep`` is True, numbered anew, with a further note."""
         block, rows = self.packed(), np.flatnonzero(keep).tolist()
         vertices = block.vertices[np.repeat(keep, block.sizes)]
-        part = _Block(vertices, block.sizes[keep], block.centres[keep], block.n_short)
-        return Rows(
+        chosen = Rows(
             [self.types[i] for i in rows], [self.probs[i] for i in rows],
-            list(range(1, len(rows) + 1)), [*self.notes, note], len(vertices), [part],
+            list(range(1, len(rows) + 1)), [*self.notes, note], len(vertices),
         )  # fmt: skip
+        chosen._append(_Block(vertices, block.sizes[keep], block.centres[keep], block.n_short))
+        return chosen
 
 
 def _opened(vertices: Floats, sizes: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:

@@ -22,7 +22,7 @@ from nucleoscope.io import guard
 from nucleoscope.io.guard import Limits
 
 GZIP = b"\x1f\x8b"
-_PIECE = 8 << 20
+_PIECE = 4 << 20
 _HEAD = 64 << 10
 
 
