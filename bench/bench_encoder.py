@@ -1,14 +1,16 @@
 """Encoders: training views and embedded nuclei per CPU second, and what the embedding knows.
 
 Speed, interleaved in one process: a training step of ``nuc2vec`` beside lightly's SimCLR transform
-with ResNet-18 and NT-Xent on the same crops, and embedding with ``small`` (32 px) beside ResNet-18
+with ResNet-18 and NT-Xent on the same crops, and embedding with ours (32 px) beside ResNet-18
 (64 px) and the published ResNet-34 (128 px), all in eager torch. Checked in the same run: vectors
 are finite and, of our folded network, equal to those of the unfolded one.
 
-With ``--tiles FOLDER`` (H&E tiles ``*.png`` with ``*.points.csv``) it also trains ``nuc2vec`` and
-``nuc2vec-paper`` for equal CPU time and scores both and the random start on test tiles.
+With ``--tiles FOLDER`` (H&E tiles ``*.png`` with ``*.points.csv``) it also measures embedding from
+image files, reading and cutting included, surroundings too, beside the published ResNet-34 on
+crops of the same files. With ``--seconds S`` it then trains ``nuc2vec`` and ``nuc2vec-paper`` for
+equal CPU time and scores both and the random start on test tiles.
 
-    OMP_NUM_THREADS=1 python bench/bench_encoder.py [--quick] [--tiles FOLDER] [--seconds 50]
+    OMP_NUM_THREADS=1 python bench/bench_encoder.py [--quick] [--tiles FOLDER] [--seconds S]
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ def embedding_speed(turns: int) -> None:
         net = build_encoder(encoder).eval().to(memory_format=torch.channels_last)
         x = torch.randn(n, 3, size, size).contiguous(memory_format=torch.channels_last)
         runs[name] = (n, lambda net=net, x=x: forward(net, x))
-    x = torch.randn(32, 3, 32, 32)
+    x = torch.rand(32, ours.net.encoder.channels, 32, 32)
     plain = forward(ours.net.encoder, x)
     assert torch.allclose(forward(folded(ours.net.encoder), x), plain, atol=1e-4)
     report("nuclei embedded per CPU second", interleaved(runs, turns))
@@ -79,6 +81,38 @@ def forward(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         out = net(x)
     assert torch.isfinite(out).all()
     return out
+
+
+def from_files(folder: Path, turns: int) -> None:
+    """From files on disk to vectors: all of ours, and the published network on some nuclei."""
+    from nucleoscope import embed as embed_files
+    from nucleoscope.data.nuclei import Nuclei
+    from nucleoscope.data.table import NucleusTable
+    from nucleoscope.io.images import read_volume
+    from nucleoscope.io.tables import read_csv
+
+    tile = sorted(folder.glob("*.png"))[1]
+    frame = read_csv(tile.with_suffix(".points.csv")).drop(columns="type").drop_duplicates("id")
+    found, model = Nuclei(NucleusTable(frame)), untrained(OURS)
+    few = frame.iloc[:16]
+    net = build_encoder("resnet34").eval().to(memory_format=torch.channels_last)
+
+    def ours() -> None:
+        atlas = embed_files([tile], model, nuclei=[found], mpp=0.55, features=False, quiet=True)
+        assert len(atlas) == len(frame) and np.isfinite(atlas.embedding.astype(float)).all()
+
+    def published() -> None:
+        image = np.pad(read_volume(tile).data[:, 0], ((0, 0), (32, 32), (32, 32)), mode="reflect")
+        at = few[["y", "x"]].to_numpy().round().astype(int)
+        crops = np.stack([image[:, y : y + 64, x : x + 64] for y, x in at])
+        x = functional.interpolate(torch.from_numpy(crops).float() / 255, size=(128, 128))
+        forward(net, x.contiguous(memory_format=torch.channels_last))
+
+    runs: dict[str, tuple[int, Callable[[], object]]] = {
+        "nuc2vec, file to atlas": (len(frame), ours),
+        "ResNet-34 at 128 px, from file": (len(few), published),
+    }
+    report("nuclei per CPU second, image files read", interleaved(runs, turns))
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -208,13 +242,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tiles", type=Path)
-    parser.add_argument("--seconds", type=float, default=50.0)
+    parser.add_argument("--seconds", type=float)
     given = parser.parse_args()
     torch.set_num_threads(1)
     turns = 2 if given.quick else 5
     embedding_speed(turns)
-    training_speed(turns)
     if given.tiles is not None:
+        from_files(given.tiles, turns)
+    training_speed(turns)
+    if given.tiles is not None and given.seconds is not None:
         accuracy(given.tiles, given.seconds, given.quick)
 
 

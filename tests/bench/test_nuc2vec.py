@@ -55,7 +55,7 @@ def records(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 def test_every_seed_has_a_fold_of_its_own_and_names_are_unique() -> None:
     every = runs(Budget())
-    assert len({run.name for run in every}) == len(every) == 3 * 2 * 6
+    assert len({run.name for run in every}) == len(every) == 3 * 2 * 7
     folds = {(r.parameters["seed"], r.parameters["fold"]) for r in every}
     assert folds == {(0, 0), (1, 1), (2, 2)}
 
@@ -113,7 +113,7 @@ def test_the_page_shows_what_is_there_and_names_the_rest(records: dict[str, Any]
     left = {run.name: "" for run in every if run.name not in records}
     page = render(BUDGET, every, records, left)
     text = to_markdown(page, "pictures")
-    assert "4 of 12 runs are finished" in text
+    assert "4 of 14 runs are finished" in text
     assert "nuc2vec + features" in text
     assert one("nuc2vec-paper").name in text
     assert "<table" in to_html(page)

@@ -184,4 +184,4 @@ def test_a_slide_without_nuclei_or_scale_is_refused(slides, model) -> None:
 def test_one_nucleus_at_the_border_has_a_vector(slides, model) -> None:
     corner = NucleusTable(pd.DataFrame({"id": [5], "y": [0.0], "x": [159.0]}))
     atlas = embed(slides[0], model, nuclei=Nuclei(corner), quiet=True)
-    assert atlas.embedding.shape == (1, 128)
+    assert atlas.embedding.shape == (1, 448)

@@ -199,7 +199,7 @@ class TestBatches:
 class TestEmbedding:
     def test_rows_have_length_one_and_follow_the_store(self, store, model) -> None:
         vectors = embed(model, store)
-        assert vectors.shape == (40, 128)
+        assert vectors.shape == (40, 448)
         assert vectors.dtype == np.float16
         assert np.allclose(np.linalg.norm(vectors.astype(float), axis=1), 1, atol=2e-3)
         order = np.random.default_rng(0).permutation(40)
@@ -219,7 +219,7 @@ class TestEmbedding:
 
     def test_it_equals_the_network_without_folding(self, store, model) -> None:
         views = encode.ViewSettings(size=32, field=64.0)
-        made = encode._plain(store.morphology, store.mask, views, np.arange(40))
+        made = encode._plain(store, views, np.arange(40), model.config)
         with torch.no_grad():
             slow = model.net.encoder(torch.from_numpy(made).permute(0, 3, 1, 2)).numpy()
         slow /= np.linalg.norm(slow, axis=1, keepdims=True)
@@ -228,12 +228,28 @@ class TestEmbedding:
     def test_the_surroundings_stay_apart_and_do_not_see_the_nucleus(self, store, model) -> None:
         around = embed_context(model, store)
         assert around is not None
-        assert around.shape == (40, 128)
+        assert around.shape == (40, 224)
         painted = store.context.copy()
         painted[:, 30:34, 30:34] = 0
         hidden = embed_context(model, replace(store, context=painted))
         assert np.array_equal(around, hidden)
         assert np.array_equal(embed(model, store), embed(model, replace(store, context=painted)))
+
+    def test_the_outline_says_where_the_nucleus_is(self, store, model) -> None:
+        wider = embed(model, replace(store, mask=np.ones_like(store.mask))).astype(float)
+        assert not np.allclose(embed(model, store).astype(float), wider, atol=2e-2)
+
+    def test_without_an_outline_a_disc_stands_for_it(self, store, model) -> None:
+        y, x = np.indices((64, 64)) - 31.5
+        disc = (np.hypot(y, x) <= model.config.radius).astype(np.uint8)
+        none = replace(store, mask=np.zeros_like(store.mask))
+        discs = replace(store, mask=np.broadcast_to(disc, store.mask.shape))
+        assert np.allclose(embed(model, none).astype(float), embed(model, discs), atol=2e-2)
+
+    def test_an_encoder_without_outlines_still_trains_and_embeds(self, store) -> None:
+        recipe = replace(OURS, encoder="small")
+        model = train_encoder(store, recipe, EncoderSettings(FOREVER, steps=1))
+        assert embed(model, store).shape == (40, 128)
 
     def test_the_published_embedding_is_the_heads(self, store) -> None:
         model = untrained(MOCO)
@@ -242,7 +258,7 @@ class TestEmbedding:
         assert embed_context(model, store) is None
 
     def test_no_nucleus_gives_no_row(self, store, model) -> None:
-        assert embed(model, store.take([])).shape == (0, 128)
+        assert embed(model, store.take([])).shape == (0, 448)
 
     def test_the_share_done_is_told(self, store, model) -> None:
         told: list[float] = []

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from nucleoscope.data.crops import CropStore
 from nucleoscope.errors import CallError, InputError, NucleoscopeError, UnsafeInputError
-from nucleoscope.learn.encode import describe, untrained
+from nucleoscope.learn.encode import describe, embed, untrained
 from nucleoscope.learn.encoder_model import (
+    SHIPPED,
     EncoderModel,
     build_net,
     encoder_card,
     load_encoder,
     save_encoder,
+    shipped_encoders,
 )
 from nucleoscope.learn.encoder_recipes import encoder_recipe
 
@@ -42,10 +46,10 @@ def test_a_round_trip_keeps_everything(model, folder) -> None:
     assert again.config == model.config
     assert again.has_context
     assert not again.net.training
-    x = torch.randn(2, 3, 32, 32)
+    x = torch.randn(2, 4, 32, 32)
     with torch.no_grad():
         assert torch.equal(again.net(x), model.net(x))
-        assert torch.equal(again.net.surroundings(x), model.net.surroundings(x))
+        assert torch.equal(again.net.surroundings(x[:, :3]), model.net.surroundings(x[:, :3]))
 
 
 def test_the_folder_holds_weights_description_and_card(folder) -> None:
@@ -137,3 +141,45 @@ def test_somebody_elses_file_is_not_overwritten(model, tmp_path) -> None:
     with pytest.raises(NucleoscopeError, match="exists"):
         save_encoder(model, tmp_path)
     assert (tmp_path / "weights.safetensors").read_text() == "mine"
+
+
+def test_half_the_precision_is_half_the_file_and_nearly_the_same_weights(model, tmp_path) -> None:
+    whole = save_encoder(model, tmp_path / "whole")
+    half = save_encoder(model, tmp_path / "half", is_half=True, notes="\n## Data\n")
+    sizes = [(folder / "weights.safetensors").stat().st_size for folder in (whole, half)]
+    assert sizes[1] < 0.55 * sizes[0]
+    assert (half / "README.md").read_text(encoding="utf-8").endswith("## Data\n")
+    again = load_encoder(half).net.state_dict()
+    for name, value in model.net.state_dict().items():
+        assert again[name].dtype == value.dtype
+        assert torch.allclose(again[name].float(), value.float(), atol=1e-3, rtol=1e-3)
+
+
+def test_an_encoder_that_comes_with_the_package_is_loaded_by_name(tmp_path, monkeypatch) -> None:
+    assert "nuc2vec-small" in shipped_encoders()
+    shipped = load_encoder("nuc2vec-small")
+    assert shipped.config.recipe == "nuc2vec"
+    assert shipped.config.training["steps"] > 0
+    files = list((SHIPPED / "nuc2vec-small").iterdir())
+    assert sum(path.stat().st_size for path in files) < 5e6
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="nuc2vec-small"):
+        load_encoder("nuc2vec-large")
+
+
+def test_a_folder_of_ones_own_goes_before_a_shipped_one(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_encoder(model, "nuc2vec-small")
+    assert load_encoder("nuc2vec-small").config == model.config
+
+
+def test_the_shipped_encoder_embeds_nuclei_of_any_slide() -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(60, 250, (5, 64, 64, 3)).astype(np.uint8)
+    store = CropStore(
+        pictures, pictures, np.zeros((5, 64, 64), np.uint8), np.zeros(5, bool), np.zeros(5, int),
+        ("a",), np.arange(5),
+    )  # fmt: skip
+    vectors = embed(load_encoder("nuc2vec-small"), store)
+    assert vectors.shape == (5, 448)
+    assert np.isfinite(vectors.astype(float)).all()

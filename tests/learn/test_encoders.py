@@ -105,6 +105,29 @@ def test_the_small_encoder_is_dense_and_narrow_as_cpus_like_it() -> None:
     assert parameters(SmallEncoder()) < 600_000
 
 
+def test_a_nucleus_that_fills_the_crop_is_read_as_the_whole_crop() -> None:
+    whole, outlined = build_encoder("layered").eval(), build_encoder("outlined").eval()
+    outlined.body.load_state_dict(whole.body.state_dict())
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        expected = whole(images)
+        found = outlined(torch.cat([images, torch.ones(3, 1, 32, 32)], 1))
+    assert torch.allclose(found[:, : whole.width], expected, rtol=0.01, atol=1e-3)
+    assert (found[:, whole.width :] == 0).all()
+
+
+def test_without_a_nucleus_there_is_nothing_to_read() -> None:
+    outlined = build_encoder("outlined").eval()
+    with torch.no_grad():
+        found = outlined(torch.cat([torch.randn(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)], 1))
+    assert (found == 0).all()
+
+
+def test_the_outline_enters_no_convolution() -> None:
+    assert {m.in_channels for m in build_encoder("outlined").modules() if isinstance(m, nn.Conv2d)
+            } == {3, 16, 32, 64, 128}  # fmt: skip
+
+
 def test_folding_leaves_what_cannot_be_traced() -> None:
     module = Branching().train()
     assert folded(module) is module

@@ -19,6 +19,7 @@ from nucleoscope.learn.views import (
     ViewSettings,
     draw_views,
     plain_views,
+    render_outlines,
     render_views,
     soft_edges,
     typical_radius,
@@ -199,6 +200,23 @@ def test_beyond_the_crop_it_is_mirrored() -> None:
     view = rendered(images, mask, np.array([0]), shifted, STILL, radius=10.0)[0, :, :, 0]
     assert (view[:, :4] < 0).all()
     assert (view[:, 4:] > 0).all()
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_an_outline_moves_with_its_nucleus(view) -> None:
+    y, x = np.indices((64, 64)) - 31.5
+    mask = (np.hypot(y / 9, (x - 6) / 16) < 1).astype(np.uint8)[None]
+    images = np.repeat(np.where(mask[..., None] == 1, 40, 230), 3, axis=3).astype(np.uint8)
+    settings = ViewSettings(blur_share=0.0, swap=0.0, grey=0.0)
+    rows, slides = np.zeros(5, dtype=np.int64), Slides.of(np.zeros(1, dtype=int))
+    for step in range(5):
+        drawn = draw_views(settings, rows[:1], slides, seed=1, step=step, view=view)
+        dark = render_views(images, mask, rows[:1], drawn, settings)[0, ..., 1]
+        shares = soft_edges(mask, ViewSettings(dilate=0.0, feather=1.0), radius=1.0)
+        outline = render_outlines(shares, rows[:1], drawn, settings)[0]
+        assert set(np.unique(outline)) == {0.0, 1.0}
+        middle = (dark.max() + dark.min()) / 2
+        assert ((dark > middle) == (outline > 0.5)).mean() > 0.95
 
 
 def test_blur_keeps_the_mean_and_lowers_the_contrast() -> None:

@@ -282,7 +282,7 @@ def untrained(recipe: EncoderRecipe, *, seed: int = 0, radius: float = 14.0) -> 
 
     >>> from nucleoscope.learn.encoder_recipes import encoder_recipe
     >>> untrained(encoder_recipe("nuc2vec")).config.dimensions
-    128
+    448
     """
     config = describe(recipe, radius)
     return EncoderModel(config, build_net(config, seed=seed).eval())

@@ -23,6 +23,8 @@ from nucleoscope.learn.nets.encoders import ENCODERS, TIMM, Encoder, build_encod
 
 #: Version of an encoder's ``model.json``; raised when its meaning changes.
 FORMAT = 1
+#: Encoders that come with the package, one folder each; their names are given as models.
+SHIPPED = Path(__file__).parents[1] / "models"
 #: Says that the encoder is a module of the caller's.
 OWN = "module:"
 
@@ -134,8 +136,22 @@ def _channels_last(net: EncoderNet) -> EncoderNet:
     return net
 
 
-def save_encoder(model: EncoderModel, folder: Path | str, *, overwrite: bool = False) -> Path:
+def save_encoder(
+    model: EncoderModel,
+    folder: Path | str,
+    *,
+    overwrite: bool = False,
+    is_half: bool = False,
+    notes: str = "",
+) -> Path:
     """Write weights, card and, last, ``model.json``.
+
+    Parameters
+    ----------
+    is_half
+        Weights in half precision: half the size, the same vectors to about three digits.
+    notes
+        More for the card, in Markdown: data, licence, figures.
 
     Raises
     ------
@@ -146,18 +162,23 @@ def save_encoder(model: EncoderModel, folder: Path | str, *, overwrite: bool = F
 
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
+    if is_half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     guard.write_bytes(folder / "weights.safetensors", save(state), overwrite=overwrite)
-    guard.write_text(folder / "README.md", encoder_card(model.config), overwrite=overwrite)
+    guard.write_text(folder / "README.md", encoder_card(model.config) + notes, overwrite=overwrite)
     facts = model.config.model_dump(mode="json")
     guard.write_json(folder / "model.json", facts, overwrite=overwrite)
     return folder
 
 
 def load_encoder(folder: Path | str, *, module: nn.Module | None = None) -> EncoderModel:
-    """Read an encoder's folder.
+    """Read an encoder's folder, or one that comes with the package by its name.
 
     Parameters
     ----------
+    folder
+        What ``train-encoder`` wrote, or a row of ``shipped_encoders()``; a folder of that name
+        goes first.
     module
         The caller's own encoder, where the model was trained with one; its weights are replaced.
 
@@ -169,16 +190,28 @@ def load_encoder(folder: Path | str, *, module: nn.Module | None = None) -> Enco
         The weights are a pickle.
     """
     folder = Path(folder)
+    if str(folder) in shipped_encoders() and not (folder / "model.json").is_file():
+        folder = SHIPPED / folder
     path = folder / "model.json"
     if not path.is_file():
         raise InputError(
             f"{folder}: no model.json there, so it is not a finished encoder; give the folder "
-            "that 'nucleoscope train-encoder' wrote."
+            "that 'nucleoscope train-encoder' wrote, or one that comes with nucleoscope "
+            f"({', '.join(shipped_encoders()) or 'there is none'})."
         )
     config = _config(guard.read_json(path), path)
     net = build_net(config, module)
     load_state(net, read_tensors(folder / "weights.safetensors"), folder)
     return EncoderModel(config, net.eval())
+
+
+def shipped_encoders() -> tuple[str, ...]:
+    """Names of the encoders that come with the package.
+
+    >>> "nuc2vec-small" in shipped_encoders()
+    True
+    """
+    return tuple(sorted(path.parent.name for path in SHIPPED.glob("*/model.json")))
 
 
 def _config(raw: Any, path: Path) -> EncoderConfig:
