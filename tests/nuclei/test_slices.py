@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from nucleoscope.data.maps import StackMaps
 from nucleoscope.nuclei.hover import hover_targets
@@ -75,3 +76,18 @@ def test_empty_maps_give_no_nuclei() -> None:
     assert labels.shape == (3, 64, 64)
     assert not labels.any()
     assert len(peaks) == 0
+
+
+@pytest.mark.parametrize("decode", ["slices", "linked"])
+def test_half_resolution_fuses_no_neighbours(decode: str) -> None:
+    # The published constants are in pixels of the image, 14 of which part these nuclei.
+    truth = np.zeros((3, 64, 64), np.int32)
+    y, x = np.indices(truth.shape[1:])
+    for i, column in enumerate((20, 34)):
+        truth[1, (y - 30) ** 2 + (x - column) ** 2 <= 36] = i + 1
+    coarse = maps_of(truth[:, ::2, ::2], stride=2)
+    labels, peaks = nuclei_by_slice(coarse, truth.shape, decode=decode)
+    assert len(peaks) == 2
+    found = np.sort(peaks.zyx[:, 2] * 2 + 0.5)
+    assert np.abs(found - [20, 34]).max() < 1.5
+    assert set(np.unique(labels[1, 30, [20, 34]])) == {1, 2}

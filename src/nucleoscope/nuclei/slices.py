@@ -24,7 +24,7 @@ LEAST = 20
 _EIGHT = np.ones((3, 3), dtype=bool)
 
 
-def components(foreground: NDArray[np.float32], *, least: float = LEAST) -> NDArray[np.int32]:
+def components(foreground: NDArray[np.float32]) -> NDArray[np.int32]:
     """Instances of one slice: eight-connected pixels above a half, small ones dropped, filled.
 
     The post-processing of Qu et al. 2019 (MIDL): remove below 20 px, fill holes, label.
@@ -33,8 +33,6 @@ def components(foreground: NDArray[np.float32], *, least: float = LEAST) -> NDAr
     ----------
     foreground
         ``(Y, X)`` probability of nucleus.
-    least
-        Smallest area, in pixels of the map.
 
     Examples
     --------
@@ -45,7 +43,7 @@ def components(foreground: NDArray[np.float32], *, least: float = LEAST) -> NDAr
     [45, 36]
     """
     parts, _ = ndimage.label(foreground > 0.5, _EIGHT)
-    is_large = np.bincount(parts.ravel()) >= least
+    is_large = np.bincount(parts.ravel()) >= LEAST
     is_large[0] = False
     found: NDArray[np.int32] = ndimage.label(
         ndimage.binary_fill_holes(is_large[parts]), _EIGHT
@@ -62,6 +60,7 @@ def nuclei_by_slice(
     ----------
     maps
         ``offsets`` hold the HV maps as HoVer-Net has them: vertical in row 1, horizontal in row 2.
+        Maps at half resolution are enlarged first, for all constants are in pixels of the image.
     shape
         ``(Z, Y, X)`` of the instance map to make.
     decode
@@ -78,17 +77,14 @@ def nuclei_by_slice(
     """
     by_offsets, setting = WAYS[decode]
     slices, scores = [], []
-    for foreground, vertical, horizontal in zip(
-        maps.foreground, maps.offsets[1], maps.offsets[2], strict=True
-    ):
-        hover = HoverMaps(foreground, np.stack([horizontal, vertical]))
-        if by_offsets:
-            plane = decode_hover(hover, settings=LECL)
-        else:
-            plane = components(foreground, least=max(1, LEAST / maps.stride**2))
+    chance = np.stack([_enlarged(plane, maps.stride) for plane in maps.foreground])
+    for z, foreground in enumerate(chance):
+        hv = [_enlarged(maps.offsets[axis, z], maps.stride) for axis in (2, 1)]
+        hover = HoverMaps(foreground, np.stack(hv))
+        plane = decode_hover(hover, settings=LECL) if by_offsets else components(foreground)
         slices.append(plane)
         scores.append(instance_types(plane, hover).score)
-    linked = link(slices, scores=scores, setting=setting).data
+    linked = link(slices, scores=scores, setting=setting).data[:, : shape[1], : shape[2]]
     ids = np.flatnonzero(np.bincount(linked.ravel())[1:]) + 1
     numbers = np.zeros(int(linked.max(initial=0)) + 1, dtype=np.int32)
     numbers[ids] = np.arange(1, len(ids) + 1)
@@ -97,6 +93,15 @@ def nuclei_by_slice(
     if not len(ids):
         return np.zeros(shape, np.int32), Peaks(np.zeros((0, 3)), np.zeros(0))
     centres = np.array(ndimage.center_of_mass(linked > 0, linked, index))
-    score = np.asarray(ndimage.mean(maps.foreground, linked, index), dtype=np.float64)
-    full = linked.repeat(maps.stride, axis=1).repeat(maps.stride, axis=2)
-    return np.ascontiguousarray(full[:, : shape[1], : shape[2]]), Peaks(centres, score)
+    centres[:, 1:] = (centres[:, 1:] + 0.5) / maps.stride - 0.5
+    seen = chance[:, : shape[1], : shape[2]]
+    score = np.asarray(ndimage.mean(seen, linked, index), dtype=np.float64)
+    return linked, Peaks(centres, score)
+
+
+def _enlarged(plane: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+    """A map at the resolution of the image: the published constants are in its pixels."""
+    if stride == 1:
+        return plane
+    out: NDArray[np.float32] = ndimage.zoom(plane, stride, order=1, mode="nearest", grid_mode=True)
+    return out
