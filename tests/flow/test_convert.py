@@ -22,6 +22,7 @@ from nucleoscope.io.nuclei import read_nuclei
 from nucleoscope.io.omezarr import write_labels
 from nucleoscope.io.points import read_points
 from nucleoscope.io.tables import write_table
+from nucleoscope.io.tiff import write_ome_tiff
 from nucleoscope.nuclei.measure import measure
 
 
@@ -172,3 +173,28 @@ def test_an_empty_segmentation_is_an_empty_file(tmp_path: Path) -> None:
     convert(Labels(np.zeros((9, 9), np.int32)), tmp_path / "a.geojson")
     assert len(read_nuclei(tmp_path / "a.geojson")) == 0
     assert isinstance(pd.DataFrame(read_nuclei(tmp_path / "a.geojson").table.frame), pd.DataFrame)
+
+
+def test_an_image_is_not_taken_for_nuclei(tmp_path: Path) -> None:
+    data = np.zeros((3, 1, 20, 30), np.uint8)
+    write_ome_tiff(tmp_path / "a.ome.tif", Volume(data, ("a", "b", "c"), name="a"))
+    for name in ("a.geojson", "a.points.csv"):
+        with pytest.raises(InputError, match=r"image of 3 channels.*detect first"):
+            convert(tmp_path / "a.ome.tif", tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.points.csv", "a.ome.tif"])
+def test_java_s_serialisation_is_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data.qpdata").write_bytes(b"\xac\xed\x00\x05sr\x00")
+    with pytest.raises(InputError, match="Export objects as GeoJSON"):
+        convert(tmp_path / "data.qpdata", tmp_path / name)
+
+
+@pytest.mark.data
+def test_a_slide_read_by_region_is_converted_whole(tmp_path: Path, data: Path) -> None:
+    pytest.importorskip("wsidicom")
+    convert(data / "formats" / "boxes_0.dcm", tmp_path / "a.ome.tif")
+    found = read_volume(tmp_path / "a.ome.tif")
+    assert found.shape == (1, 16, 16)
+    assert found.spacing is not None
+    assert found.spacing[1:] == pytest.approx((0.499, 0.499))

@@ -20,12 +20,13 @@ from scipy import io as scipy_io
 
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.nuclei import Nuclei
+from nucleoscope.data.outlines import Outlines
 from nucleoscope.data.table import NucleusTable
 from nucleoscope.errors import CallError, InputError, UnsafeInputError
 from nucleoscope.io import omezarr, tables
 from nucleoscope.io.guard import Limits
 from nucleoscope.io.nuclei import read_nuclei
-from nucleoscope.io.nuclei.build import Source, centroids
+from nucleoscope.io.nuclei.build import Rows, Source, centroids, opened_ring
 from nucleoscope.io.nuclei.outlined import outwards
 from nucleoscope.io.nuclei.stream import Elements, container
 
@@ -407,3 +408,73 @@ def test_real_files_are_read(data: Path) -> None:
 def test_a_source_without_a_scale_leaves_coordinates_alone() -> None:
     yx = np.array([[0.1, 0.2]])
     assert Source("a").to_level_zero(yx) is yx
+
+
+# Rows: one by one and many at a time ------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 60))
+def test_nuclei_one_by_one_are_those_many_at_a_time(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    rings = []
+    for _ in range(n):
+        ring = rng.integers(-40, 900, 2) + rng.integers(0, 12, (rng.integers(0, 9), 2))
+        if len(ring) and rng.random() < 0.4:
+            ring = np.vstack([ring, ring[:1]])  # closed
+        if len(ring) and rng.random() < 0.3:
+            ring = np.repeat(ring, 2, axis=0)  # every vertex twice
+        rings.append(ring.astype(np.float64).reshape(-1, 2))
+    given_centres = rng.uniform(0, 900, (n, 2))
+    given_centres[rng.random(n) < 0.5] = np.nan
+    single, many = Rows(), Rows()
+    for ring, centre in zip(rings, given_centres, strict=True):
+        place = None if np.isnan(centre).any() else (float(centre[0]), float(centre[1]))
+        single.add(ring, place, kind="a")
+    cut = int(rng.integers(0, n + 1))
+    for part in (slice(0, cut), slice(cut, n)):
+        sizes = np.array([len(ring) for ring in rings[part]], np.int64)
+        vertices = np.concatenate([np.empty((0, 2)), *rings[part]])
+        many.add_many(vertices, sizes, given_centres[part], ["a"] * len(sizes))
+    one, other = single.packed(), many.packed()
+    assert (one.vertices == other.vertices).all()
+    assert (one.sizes == other.sizes).all()
+    assert np.array_equal(one.centres, other.centres, equal_nan=True)
+    assert (one.n_short, single.ids, single.types) == (other.n_short, many.ids, many.types)
+    # A slow loop: the ring opened, then its centre.
+    at = 0
+    for i, ring in enumerate(rings):
+        slow = opened_ring(ring)
+        kept = slow if len(slow) > 2 else slow[:0]
+        assert (one.vertices[at : at + one.sizes[i]] == kept).all()
+        assert one.sizes[i] == len(kept)
+        at += len(kept)
+        if not np.isnan(given_centres[i]).any():
+            assert (one.centres[i] == given_centres[i]).all()
+        elif 0 < len(slow) < 3:
+            assert np.allclose(one.centres[i], slow.mean(axis=0))
+        elif len(kept):
+            expected = centroids(Outlines.from_rings([kept]))[0]
+            assert np.allclose(one.centres[i], expected, atol=1e-9)
+    keep = rng.random(n) < 0.5
+    some = single.only(keep, "some are left out.")
+    assert len(some.ids) == int(keep.sum())
+    assert (some.packed().sizes == one.sizes[keep]).all()
+
+
+def test_many_pieces_of_a_file_give_every_nucleus_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    square = np.array([[0, 0], [0, 6], [6, 6], [6, 0], [0, 0]])
+    features = [
+        {"type": "Feature", "properties": {"objectType": "detection"},
+         "geometry": {"type": "Polygon", "coordinates": [(square + 10 * i + 0.5).tolist()]}}
+        for i in range(300)
+    ]  # fmt: skip
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    monkeypatch.setattr("nucleoscope.io.nuclei.stream._PIECE", 1500)
+    found = read_nuclei(path)
+    assert found.table.frame["y"].tolist() == [10.0 * i + 3 for i in range(300)]
+    assert found.outlines is not None
+    assert (np.diff(found.outlines.offsets) == 4).all()

@@ -147,7 +147,6 @@ def _by_content(path: Path) -> dict[str, Any]:
 _UNKNOWN = (
     "is no slide format", "holds no nuclei", "which is none of", "it is a folder", "is not GeoJSON",
     "is neither GeoJSON", "without a point", "holds no point ROI", "holds no polygon",
-    "holds no level",
 )  # fmt: skip
 
 

@@ -12,14 +12,15 @@ from nucleoscope.data.labels import Labels
 from nucleoscope.data.nuclei import Nuclei
 from nucleoscope.data.points import Points
 from nucleoscope.data.volume import Volume
-from nucleoscope.errors import CallError, InputError
+from nucleoscope.errors import CallError, InputError, MissingExtraError
 from nucleoscope.io import guard
 from nucleoscope.io.atlas import read_atlas
 from nucleoscope.io.export import Writer, writer_for
-from nucleoscope.io.images import read_labels, read_volume
+from nucleoscope.io.images import as_volume, describe, is_image, read_labels, read_volume
 from nucleoscope.io.nuclei import read_nuclei
 from nucleoscope.io.omezarr import write_labels, write_volume
 from nucleoscope.io.points import read_points
+from nucleoscope.io.slides import read_slide
 from nucleoscope.io.tables import read_table
 from nucleoscope.io.tiff import write_ome_tiff
 from nucleoscope.nuclei.measure import measure
@@ -141,7 +142,22 @@ def _as_image(
         return read_labels(source)
     if (Path(source) / "nuclei.parquet").is_file():
         return _map_of(_read(Path(source), image), str(source))
-    return read_volume(source, axes=axes, spacing=spacing)
+    try:
+        return read_volume(source, axes=axes, spacing=spacing)
+    except InputError as not_whole:
+        try:
+            return _whole_slide(Path(source), spacing)
+        except (InputError, MissingExtraError):
+            raise not_whole from None
+
+
+def _whole_slide(path: Path, spacing: Spacing | None) -> Volume:
+    """A slide that is else read by region, such as DICOM, at full resolution."""
+    slide = read_slide(path)
+    height, width = slide.shape
+    guard.check_memory(2 * 3 * height * width, str(path))
+    size = spacing or (None if slide.mpp is None else (1.0, slide.mpp, slide.mpp))
+    return as_volume(slide.read((0, 0, height, width)), axes="YXS", spacing=size, name=slide.name)
 
 
 def _map_of(nuclei: Nuclei, where: str) -> Labels:
@@ -159,9 +175,9 @@ def _as_points(source: Any, image: str | None, spacing: Spacing | None) -> Point
             return read_points(source, image=image, spacing=spacing)
         except InputError as not_points:
             try:
-                return _centres(read_nuclei(source, image=image))
-            except InputError:
-                raise not_points from None
+                return _centres(_read(Path(source), image))
+            except InputError as not_nuclei:
+                raise (not_nuclei if is_image(source) else not_points) from None
     return _centres(_as_nuclei(source, image))
 
 
@@ -194,6 +210,11 @@ def _read(path: Path, image: str | None) -> Nuclei:
     for folder in (path, path / (image or "")):
         if (folder / "nuclei.parquet").is_file() and (folder / "labels.ome.zarr").is_dir():
             return Nuclei(read_table(folder), None, read_labels(folder / "labels.ome.zarr"))
+    if is_image(path) and (n := describe(path).shape[0]) > 1:
+        raise InputError(
+            f"{path}: it is an image of {n} channels, not an instance map; find its nuclei with "
+            "detect first."
+        )
     return read_nuclei(path, image=image)
 
 

@@ -346,6 +346,25 @@ def read_json(path: Path | str, *, limits: Limits = DEFAULT_LIMITS) -> Any:
     return parse_json(read_bytes(path, limits=limits), where=str(path), limits=limits)
 
 
+#: First bytes of what Java wrote with its own serialisation, which runs code when it is read.
+JAVA = b"\xac\xed\x00\x05"
+
+
+def refuse_java(head: bytes, where: str) -> None:
+    """Say what to do instead of reading QuPath's ``.qpdata``.
+
+    Raises
+    ------
+    InputError
+        The first bytes are Java's serialisation.
+    """
+    if head.startswith(JAVA):
+        raise InputError(
+            f"{where}: it is Java's own serialisation (QuPath's .qpdata), which is not read; "
+            "export the objects in QuPath with File > Export objects as GeoJSON."
+        )
+
+
 # Archives ---------------------------------------------------------------------------------------
 
 ZIP = b"PK\x03\x04"

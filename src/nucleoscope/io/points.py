@@ -363,6 +363,7 @@ def read_points(
     if path.is_dir():
         raise InputError(f"{path}: it is a folder; give a file of points.")
     data = guard.read_bytes(path, limits=limits)
+    guard.refuse_java(data[:8], str(path))
     with guard.reading(path):
         row = next((row for row in POINT_FORMATS if row.matches(data[:4096])), None)
         if row is None:

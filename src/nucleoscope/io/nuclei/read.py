@@ -110,6 +110,7 @@ def read_nuclei(
         head = b"" if path.is_dir() else stream.head(path)
         row = next((row for row in NUCLEI_READERS if row.matches(path, head)), None)
         if row is None:
+            guard.refuse_java(head, str(path))
             names = ", ".join(row.name for row in NUCLEI_READERS)
             raise InputError(f"{path}: it holds no nuclei that are read ({names}).")
         return row.read(path, head, Source(str(path), image, scale, limits))
