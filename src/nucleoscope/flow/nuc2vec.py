@@ -131,7 +131,8 @@ def embed(
     images
         Slides: files, arrays ``(Y, X, 3)`` uint8, or ``Slide``; or crops that are cut already.
     model
-        An encoder's folder, or an encoder.
+        An encoder's folder, an encoder, or the name of one that comes with the package:
+        ``nuc2vec-small``.
     output
         ATLAS folder to write: ``nuclei.parquet``, ``embedding.zarr``, ``context.zarr`` where the
         encoder looks at surroundings, ``crops.zarr``, ``run.json``; None keeps all in memory.

@@ -83,7 +83,7 @@ class EncoderSettings:
     seed
         Of the weights and of every draw.
     most
-        Nuclei held in memory (about 28 kB each); of a larger store so many are drawn.
+        Nuclei held in memory (about 36 kB each); of a larger store so many are drawn.
     checkpoint
         File to keep the state in; None for none.
     resume
