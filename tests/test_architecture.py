@@ -26,7 +26,8 @@ FLOOR_OF = {
     "learn": 4,
     "flow": 5,
     "view": 6,
-    "__main__": 7, "bench": 7, "cli": 7, "estimators": 7, "napari": 7, "showcase": 7, "simulator": 7, "testing": 7,
+    "__main__": 7, "bench": 7, "cli": 7, "estimators": 7, "napari": 7, "showcase": 7,
+    "simulator": 7, "testing": 7,
 }  # fmt: skip
 
 #: Floors a floor may import from besides its own folder. Floor 3 knows the types but no files.
