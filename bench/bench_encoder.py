@@ -88,29 +88,42 @@ def from_files(folder: Path, turns: int) -> None:
     from nucleoscope import embed as embed_files
     from nucleoscope.data.nuclei import Nuclei
     from nucleoscope.data.table import NucleusTable
+    from nucleoscope.flow.crops import crop_nuclei
     from nucleoscope.io.images import read_volume
     from nucleoscope.io.tables import read_csv
 
-    tile = sorted(folder.glob("*.png"))[1]
-    frame = read_csv(tile.with_suffix(".points.csv")).drop(columns="type").drop_duplicates("id")
-    found, model = Nuclei(NucleusTable(frame)), untrained(OURS)
-    few = frame.iloc[:16]
+    tiles = sorted(folder.glob("*.png"))[:8]
+    frames = [read_csv(tile.with_suffix(".points.csv")).drop(columns="type") for tile in tiles]
+    found, model = [Nuclei(NucleusTable(frame)) for frame in frames], untrained(OURS)
+    total, few = sum(map(len, frames)), frames[0].iloc[:16]
     net = build_encoder("resnet34").eval().to(memory_format=torch.channels_last)
 
-    def ours() -> None:
-        atlas = embed_files([tile], model, nuclei=[found], mpp=0.55, features=False, quiet=True)
-        assert len(atlas) == len(frame) and np.isfinite(atlas.embedding.astype(float)).all()
+    def ours(is_fast: bool) -> None:
+        atlas = embed_files(
+            tiles, model, nuclei=found, mpp=0.55, features=False, is_fast=is_fast, quiet=True
+        )
+        assert len(atlas) == total and np.isfinite(atlas.embedding.astype(float)).all()
 
-    def published() -> None:
-        image = np.pad(read_volume(tile).data[:, 0], ((0, 0), (32, 32), (32, 32)), mode="reflect")
+    def nuclei_only(is_fast: bool) -> None:
+        store = crop_nuclei(tiles, found, mpp=0.55, quiet=True)
+        assert np.isfinite(embed(model, store, is_fast=is_fast).astype(float)).all()
+
+    def published(number: torch.dtype) -> None:
+        image = np.pad(
+            read_volume(tiles[0]).data[:, 0], ((0, 0), (32, 32), (32, 32)), mode="reflect"
+        )
         at = few[["y", "x"]].to_numpy().round().astype(int)
         crops = np.stack([image[:, y : y + 64, x : x + 64] for y, x in at])
         x = functional.interpolate(torch.from_numpy(crops).float() / 255, size=(128, 128))
-        forward(net, x.contiguous(memory_format=torch.channels_last))
+        forward(net.to(number), x.to(number).contiguous(memory_format=torch.channels_last))
 
     runs: dict[str, tuple[int, Callable[[], object]]] = {
-        "nuc2vec, file to atlas": (len(frame), ours),
-        "ResNet-34 at 128 px, from file": (len(few), published),
+        "ResNet-34 at 128 px": (len(few), lambda: published(torch.float32)),
+        "nuc2vec": (total, lambda: nuclei_only(False)),
+        "nuc2vec in bfloat16": (total, lambda: nuclei_only(True)),
+        "with surroundings, an atlas": (total, lambda: ours(False)),
+        "the same in bfloat16": (total, lambda: ours(True)),
+        "ResNet-34 at 128 px in bfloat16": (len(few), lambda: published(torch.bfloat16)),
     }
     report("nuclei per CPU second, image files read", interleaved(runs, turns))
 
@@ -174,7 +187,7 @@ def report(title: str, rates: dict[str, float]) -> None:
     first = next(iter(rates.values()))
     print(f"\n{title}, one thread")
     for name, rate in rates.items():
-        print(f"{name:32s}{rate:10.1f}{first / rate:10.1f}x")
+        print(f"{name:32s}{rate:10.1f}{rate / first:10.2f}x")
 
 
 # --- accuracy -----------------------------------------------------------------------------------

@@ -211,6 +211,15 @@ class TestEmbedding:
         one, other = embed(model, store, batch=batch), embed(model, store)
         assert np.allclose(one.astype(float), other.astype(float), atol=2e-3)
 
+    def test_the_fast_way_gives_nearly_the_same_vectors(self, store, model) -> None:
+        exact, fast = embed(model, store), embed(model, store, is_fast=True)
+        assert fast.dtype == np.float16
+        assert ((exact.astype(float) * fast.astype(float)).sum(axis=1) > 0.999).all()
+        around, near = embed_context(model, store), embed_context(model, store, is_fast=True)
+        assert around is not None
+        assert near is not None
+        assert ((around.astype(float) * near.astype(float)).sum(axis=1) > 0.999).all()
+
     def test_embedding_leaves_the_model_as_it_was(self, store, model) -> None:
         before = {k: v.clone() for k, v in weights(model).items()}
         embed(model, store)

@@ -613,6 +613,7 @@ def embed(
     store: CropStore,
     *,
     batch: int = 256,
+    is_fast: bool = False,
     report: Callable[[float], None] | None = None,
 ) -> F16:
     """Morphology vectors of every nucleus of a store.
@@ -621,6 +622,9 @@ def embed(
     ----------
     batch
         Crops at a time; it changes neither the result's meaning nor, to half precision, its value.
+    is_fast
+        Compute in bfloat16. Vectors keep a cosine of .999 with the exact ones. Faster only on
+        processors that multiply in bfloat16 (AMX), where it takes about half the time.
     report
         Told the share that is done.
 
@@ -640,7 +644,7 @@ def embed(
         model.net.encoder, model.net.head
     ]  # fmt: skip
     config = model.config if _channels(model.config) == 4 else None
-    return _embedded(nn.Sequential(*parts), views, store, config, batch, report)
+    return _embedded(nn.Sequential(*parts), views, store, config, (batch, is_fast), report)
 
 
 def embed_context(
@@ -648,14 +652,20 @@ def embed_context(
     store: CropStore,
     *,
     batch: int = 256,
+    is_fast: bool = False,
     report: Callable[[float], None] | None = None,
 ) -> F16 | None:
-    """Vectors of the surroundings, ``(N, Dc)`` float16; None where the encoder makes none."""
+    """Vectors of the surroundings, ``(N, Dc)`` float16; None where the encoder makes none.
+
+    Parameters are those of ``embed``.
+    """
     if model.net.context is None:
         return None
     views = replace(context_views(model.config), size=32)
     around = replace(store, morphology=store.context)
-    return _embedded(nn.Sequential(model.net.context), views, around, None, batch, report)
+    return _embedded(
+        nn.Sequential(model.net.context), views, around, None, (batch, is_fast), report
+    )
 
 
 @torch.inference_mode()
@@ -664,16 +674,20 @@ def _embedded(
     views: ViewSettings | PaperViews,
     store: CropStore,
     config: EncoderConfig | None,
-    batch: int,
+    how: tuple[int, bool],
     report: Callable[[float], None] | None,
 ) -> F16:
     """Rows of length 1 from what ``net`` makes of plain views, with outlines given a config."""
     fast = nn.Sequential(*(folded(deepcopy(part)) for part in net))
-    fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch, is_fast = how
+    number = torch.bfloat16 if is_fast else torch.float32
+    fast.to(dtype=number, memory_format=torch.channels_last)  # type: ignore[call-overload]
     blocks: list[F16] = []
     for first, block in store.blocks():
         made = [
-            fast(torch.from_numpy(_plain(block, views, rows, config)).permute(0, 3, 1, 2))
+            fast(
+                torch.from_numpy(_plain(block, views, rows, config)).permute(0, 3, 1, 2).to(number)
+            )
             for rows in np.array_split(np.arange(len(block)), -(-len(block) // batch))
         ]
         blocks.append(unit_rows(torch.cat(made).float().numpy()))
@@ -681,7 +695,8 @@ def _embedded(
             report((first + len(block)) / len(store))
     if blocks:
         return np.concatenate(blocks)
-    width = fast(torch.zeros(1, 3 if config is None else 4, views.size, views.size)).shape[1]
+    empty = torch.zeros(1, 3 if config is None else 4, views.size, views.size, dtype=number)
+    width = fast(empty).shape[1]
     return np.zeros((0, width), dtype=np.float16)
 
 

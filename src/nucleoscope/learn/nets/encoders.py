@@ -148,8 +148,7 @@ class OutlinedEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors of a batch of crops with their outlines."""
-        share = x[:, 3:]
-        y = x[:, :3]
+        share, y = x[:, 3], x[:, :3]
         nucleus, rim = [], []
         for number, layer in enumerate(self.body):
             y = layer(y)
@@ -157,8 +156,10 @@ class OutlinedEncoder(Encoder):
                 stride, reach = _READ[number]
                 inside = functional.avg_pool2d(share, stride)
                 grown = functional.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
-                nucleus.append(_mean_over(y, inside))
-                rim.append(_mean_over(y, grown - inside))
+                weights = torch.stack([inside, grown - inside], 3).flatten(1, 2)
+                means = _means_over(y, weights)
+                nucleus.append(means[:, :, 0])
+                rim.append(means[:, :, 1])
         return torch.cat(nucleus + rim, 1)
 
 
@@ -167,9 +168,13 @@ class OutlinedEncoder(Encoder):
 _READ = {1: (2, 2), 3: (4, 1), 5: (8, 1)}
 
 
-def _mean_over(maps: Tensor, weight: Tensor) -> Tensor:
-    """Mean of every map by weight, ``(B, C)``; near zero where there is hardly any weight."""
-    return (maps * weight).sum((2, 3)) / (weight.sum((2, 3)) + 0.05)
+def _means_over(maps: Tensor, weights: Tensor) -> Tensor:
+    """Means of ``(B, C, Y, X)`` by each of ``(B, YX, K)`` weights, ``(B, C, K)``.
+
+    Near zero where there is hardly any weight.
+    """
+    total = weights.sum(1, keepdim=True) + 0.05
+    return torch.bmm(maps.flatten(2), weights) / total
 
 
 class ResNet(Encoder):
