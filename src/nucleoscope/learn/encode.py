@@ -241,7 +241,11 @@ def _channels(config: EncoderConfig) -> int:
 
 def _shares(mask: NDArray[np.uint8], config: EncoderConfig) -> NDArray[np.uint8]:
     """How much of each pixel is the nucleus, a disc where its outline is not known."""
-    return soft_edges(mask, SHARP, radius=config.radius)
+    shares: NDArray[np.uint8] = mask * np.uint8(255)
+    unknown = np.flatnonzero(~mask.reshape(len(mask), -1).any(axis=1))
+    if len(unknown):
+        shares[unknown] = soft_edges(mask[unknown[:1]], SHARP, radius=config.radius)
+    return shares
 
 
 def describe(
