@@ -100,7 +100,7 @@ def from_files(folder: Path, turns: int) -> None:
 
     def ours(is_fast: bool) -> None:
         atlas = embed_files(
-            tiles, model, nuclei=found, mpp=0.55, features=False, is_fast=is_fast, quiet=True
+            tiles, model, nuclei=found, mpp=0.55, features=False, fast=is_fast, quiet=True
         )
         assert len(atlas) == total and np.isfinite(atlas.embedding.astype(float)).all()
 

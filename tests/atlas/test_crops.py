@@ -143,9 +143,12 @@ def test_the_border_is_flagged_where_the_context_reaches_beyond_the_slide() -> N
 
 # Masks ------------------------------------------------------------------------------------------
 
+#: A pixel's centre on an outline is neither inside nor outside, and rounding decides near one.
+COORDINATE = st.floats(-20, 80).map(lambda value: round(value, 3) + 0.0001)
+
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.floats(-20, 80), st.floats(-20, 80)), min_size=3, max_size=9))
+@given(st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=9))
 def test_masks_hold_the_pixels_whose_centre_is_inside(ring: list[tuple[float, float]]) -> None:
     slide = Slide.from_array(np.zeros((64, 64, 3), np.uint8), mpp=0.25)
     outlines = Outlines.from_rings([ring])

@@ -49,7 +49,9 @@ def train_encoder(
 
 def embed(
     images: Images,
-    model: Annotated[Path, typer.Option("-m", "--model", help="Encoder's folder.")],
+    model: Annotated[
+        Path, typer.Option("-m", "--model", help="Encoder's folder, or nuc2vec-small.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="ATLAS folder.")],
     nuclei: NucleiFiles,
     mpp: Mpp = None,
@@ -57,6 +59,9 @@ def embed(
         bool, typer.Option("--features/--no-features", help="Measure features too.")
     ] = True,
     batch: Annotated[int, typer.Option(min=1, help="Crops at a time.")] = 256,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="In bfloat16, where that is faster.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -66,7 +71,7 @@ def embed(
 
     atlas = run(
         images, model, output, nuclei=nuclei, mpp=mpp, features=features, batch=batch,
-        overwrite=overwrite, quiet=quiet or as_json,
+        fast=fast, overwrite=overwrite, quiet=quiet or as_json,
     )  # fmt: skip
     facts = {"output": str(output), "nuclei": len(atlas), "dimensions": atlas.embedding.shape[1]}
     say(f"{len(atlas)} nuclei in {output}", facts, as_json=as_json, quiet=quiet)

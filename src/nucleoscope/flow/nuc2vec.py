@@ -121,7 +121,7 @@ def embed(
     mpp: float | None = None,
     features: bool = True,
     batch: int = 256,
-    is_fast: bool = False,
+    fast: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Atlas:
@@ -145,7 +145,7 @@ def embed(
         Also measure the interpretable features ``f_*`` of nuclei whose outline is known.
     batch
         Crops at a time.
-    is_fast
+    fast
         Compute in bfloat16: about half the time on processors with AMX, nearly the same vectors.
 
     Returns
@@ -171,11 +171,11 @@ def embed(
         raise InputError(f"{len(store)} crops for a table of {len(table)} nuclei; cut them anew.")
     with bar("embedding", quiet=quiet) as tell:
         found = embed_crops(
-            encoder, store, batch=batch, is_fast=is_fast,
+            encoder, store, batch=batch, is_fast=fast,
             report=lambda f: tell(0.6 * f, f"{len(store):,} nuclei"),
         )  # fmt: skip
         around = embed_context(
-            encoder, store, batch=batch, is_fast=is_fast,
+            encoder, store, batch=batch, is_fast=fast,
             report=lambda f: tell(0.6 + 0.3 * f, "surroundings"),
         )  # fmt: skip
         measured = _features(store) if features else None

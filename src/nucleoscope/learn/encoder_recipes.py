@@ -109,7 +109,7 @@ def encoder_recipe(
     Examples
     --------
     >>> encoder_recipe("nuc2vec").encoder, encoder_recipe("nuc2vec", loss="vicreg").loss_settings
-    ('small', ())
+    ('outlined', ())
     """
     if name not in ENCODER_RECIPES:
         raise CallError(f"no recipe {name!r}; there are {', '.join(ENCODER_RECIPES)}.")

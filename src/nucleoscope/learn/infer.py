@@ -329,18 +329,19 @@ def detect(
     labels = _on_slices(labels, seen)
     is_kept = np.zeros(len(peaks), dtype=bool)
     is_kept[Labels(labels).ids() - 1] = True
-    table = measure(Labels(labels, seen.spacing), volume=seen, scores=peaks.score[is_kept])
+    every = Labels(labels, seen.spacing)
+    table = measure(every, volume=seen, scores=peaks.score[is_kept])
+    if not nuclei_only:
+        # Before the region is cut out: what a marker means is told from the whole stack.
+        table = typed(table, every, seen, logits[is_kept], config, rule=rule)
     if region is not None:
         inside = region.contains(table.frame["y"].to_numpy(), table.frame["x"].to_numpy())
         is_kept[np.flatnonzero(is_kept)[~inside]] = False
         table = NucleusTable(table.frame[inside])
     numbers = np.zeros(len(peaks) + 1, dtype=np.int32)
     numbers[1:][is_kept] = np.arange(1, int(is_kept.sum()) + 1)
-    found = Labels(numbers[labels], seen.spacing)
     table = NucleusTable(table.frame.assign(id=numbers[table.frame["id"].to_numpy()]))
-    if nuclei_only:
-        return Detection(found, table)
-    return Detection(found, typed(table, found, seen, logits[is_kept], config, rule=rule))
+    return Detection(Labels(numbers[labels], seen.spacing), table)
 
 
 def channels_for(config: ModelConfig, volume: Volume, *, nuclei_only: bool) -> Volume:
