@@ -52,9 +52,12 @@ def render(budget: Budget, runs: Sequence[Run], records: Records, left: Mapping[
         Section(
             "How it is made",
             (
-                Code("nucleoscope bench nuc2vec --data DIR --docs docs"),
+                Code(f"nucleoscope bench nuc2vec --data DIR --docs docs{_flag(budget)}"),
                 "Outlines and features come from the clicks alone. Neighbours, regularisation and "
-                "standardisation are chosen on a fifth of the training tiles. "
+                "standardisation are chosen on a fifth of the training tiles. Given steps, "
+                "nuc2vec-paper makes one for forty of nuc2vec, which takes about as long. "
+                "nuc2vec-small is the encoder that comes with nucleoscope; it has not seen these "
+                "tiles. The frozen network is judged by bench/bench_imagenet.py. "
                 + provenance(records),
             ),
         ),
@@ -69,6 +72,11 @@ def render(budget: Budget, runs: Sequence[Run], records: Records, left: Mapping[
         Section("Missing", (_missing(left),)),
     ]
     return Page("Embeddings of nuclei", lead, tuple(sections))
+
+
+def _flag(budget: Budget) -> str:
+    """What the call says of the budget."""
+    return "" if budget.steps is None else f" --steps {budget.steps}"
 
 
 def grouped(runs: Sequence[Run], records: Records) -> dict[Key, list[Mapping[str, Any]]]:
