@@ -82,7 +82,7 @@ def nuclei_of(labels: Labels, name: str) -> Nuclei:
     return Nuclei(NucleusTable(table), outlines)
 
 
-def notes(results: Path, nuclei: tuple[int, int]) -> str:
+def notes(results: Path, nuclei: int) -> str:
     """What the card says of data, licence and figures."""
     lines = [
         "",
@@ -90,10 +90,9 @@ def notes(results: Path, nuclei: tuple[int, int]) -> str:
         "",
         "## Data and licence",
         "",
-        f"{nuclei[0]:,} nuclei of the 75 stained tiles of the 2018 Data Science Bowl (BBBC038, "
-        f"CC0), {nuclei[1]:,} of simulated H&E. Made by "
-        f"`python bench/train_nuc2vec_small.py`, seed {SEED}; the weights are under the licence of "
-        "nucleoscope.",
+        f"{nuclei:,} nuclei of the 75 stained tiles of the 2018 Data Science Bowl (BBBC038, CC0) "
+        "and of simulated H&E. Made by `python bench/train_nuc2vec_small.py`, seed "
+        f"{SEED}; the weights are under the licence of nucleoscope.",
         "",
         "## Figures",
         "",
@@ -142,17 +141,16 @@ def main() -> None:
     parser.add_argument("--card-only", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    both = [real(given.data), simulated()]
-    counts = tuple(sum(len(nuclei) for _, nuclei in part) for part in both)
     if given.card_only:
         model = load_encoder(given.output)
     else:
-        slides, nuclei = zip(*(one for part in both for one in part), strict=True)
+        slides, nuclei = zip(*real(given.data), *simulated(), strict=True)
         crops = crop_nuclei(list(slides), list(nuclei), quiet=True)
         model = train_encoder(crops, minutes=math.inf, steps=given.steps, seed=SEED, quiet=True)
+    figures = {k: v for k, v in model.config.training.items() if k != "history"}
     save_encoder(model, given.output, overwrite=True, is_half=True,
-                 notes=notes(given.results, counts))  # fmt: skip
-    print({k: v for k, v in model.config.training.items() if k != "history"}, counts)
+                 notes=notes(given.results, figures["nuclei"]))  # fmt: skip
+    print(figures)
 
 
 if __name__ == "__main__":
