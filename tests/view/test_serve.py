@@ -73,7 +73,11 @@ def test_a_request_without_a_host_is_refused() -> None:
     assert (reply.status, reply.body) == (400, b"")
 
 
-@pytest.mark.parametrize("given", ["", "x", KNOWN.token[:-1], KNOWN.token + "x", "é" * 22])
+@pytest.mark.parametrize(
+    "given",
+    ["", "x", KNOWN.token[:-1], KNOWN.token + "x", "é" * 22],
+    ids=["none", "short", "one short", "one more", "not ASCII"],
+)
 @pytest.mark.parametrize("target", ["/state", "/nothing"])
 def test_without_the_token_nothing_is_told(given: str, target: str) -> None:
     reply = ask(target, **{TOKEN_HEADER: given})
