@@ -48,7 +48,7 @@ def ours_exact(data: Any) -> Any:
 def ours_index(data: Any) -> Any:
     from nucleoscope.atlas.search import build_index, search_index
 
-    found = search_index(build_index(data), data, K + 1, n_probes=24).rows
+    found = search_index(build_index(data), data, K + 1, n_probes=20).rows
     return without_self(found)
 
 

@@ -144,7 +144,7 @@ def build_index(vectors: NDArray[Any], *, centres: Float32s | None = None, seed:
     """
     if centres is None:
         n = max(n_prototypes(len(vectors)), 1)
-        centres = fit_prototypes(vectors, n, seed=seed, n_iterations=6)
+        centres = fit_prototypes(vectors, n, seed=seed, n_iterations=4)
     owner = nearest_prototype(vectors, centres).owner
     order = np.argsort(owner, kind="stable").astype(np.int64)
     counts = np.bincount(owner, minlength=len(centres))
