@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nucleoscope.errors import CallError
@@ -150,6 +150,7 @@ def test_far_outliers_do_not_blow_up_the_grid():
     st.integers(2, 120),
     st.floats(0.05, 30.0),
 )
+@example(seed=1, extent=(30, 40), n=5, reach=17.0)  # a pair exactly at the reach
 @settings(max_examples=60, deadline=None)
 def test_every_pair_is_met_once_whatever_the_shape(seed, extent, n, reach):
     rng = np.random.default_rng(seed)

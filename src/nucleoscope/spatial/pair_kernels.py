@@ -11,6 +11,9 @@ from nucleoscope.jit import kernel
 
 #: Columns after the last nucleus: loops over distances run in steps of this many.
 PAD = 8
+#: A distance this share of a step beyond a slot's end is at its end: steps are rounded, and 17
+#: divided by a seventh of 17 is more than 7.
+ROUNDING = 1e-12
 
 
 class Cells(NamedTuple):
@@ -154,7 +157,7 @@ def pair_slots(
     z, y, x = at[0, first:whole], at[1, first:whole], at[2, first:whole]
     for t in range(whole - first):
         dz, dy, dx = z[t] - zi, y[t] - yi, x[t] - xi
-        value = np.ceil(np.divide(np.sqrt(dz * dz + dy * dy + dx * dx) - inner, step))
+        value = np.ceil(np.divide(np.sqrt(dz * dz + dy * dy + dx * dx) - inner, step) - ROUNDING)
         value = value if value < top else top
         slots[t] = np.int32(value if value > 0.0 else 0.0)
 
