@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,11 @@ def figures_of(run: Run, good: int) -> dict[str, Any]:
     found = group((good, 0, 100 - good), (good, 0, 100 - good))
     train = {"steps": 9, "points": 1000, "minutes": 1.0}
     part = run.parameters["part"]
-    if part == "histology":
-        return {"train": train, **dict.fromkeys(trials.HISTOLOGY_RADII, found)}
+    if part in ("histology", "contrast"):
+        typed = {"weighted_f1": good / 100, "macro_f1": 0.7, "accuracy": 0.8,
+                 "calibration_error": 0.02, "f1": {"negative": 0.9, "positive": 0.8}}  # fmt: skip
+        radii = dict.fromkeys(trials.HISTOLOGY_RADII, found)
+        return {"train": train, "at_true_nuclei": typed, **radii}
     if part == "dsb2018":
         images = [{"image": "a", "aji": good / 100, "pq": 0.5, "dice": 0.8}]
         return {"train": train, "images": images, "aji": good / 100}
@@ -105,7 +107,8 @@ def test_the_most_important_runs_come_first(plan: tuple[Run, ...]) -> None:
     for part, seeds in {
         "plaque": 3,
         "points": 3,
-        "histology": 3,
+        "contrast": 3,
+        "histology": 4,
         "dsb2018": 3,
         "simulator": 1,
     }.items():
@@ -116,7 +119,8 @@ def test_the_most_important_runs_come_first(plan: tuple[Run, ...]) -> None:
 def test_every_network_of_the_table_is_the_same_and_trains_as_long(plan: tuple[Run, ...]) -> None:
     for run in plan:
         assert run.parameters["network"] in ("light", None)
-        assert run.parameters["minutes"] == (30.0 if run.name.startswith("default") else 10.0)
+        is_long = run.name.startswith(("default", "histology"))
+        assert run.parameters["minutes"] == (30.0 if is_long else 10.0)
 
 
 def test_steps_replace_minutes_but_not_in_the_default_run() -> None:
@@ -132,11 +136,27 @@ def test_a_recipe_that_does_not_exist_is_missing(tmp_path: Path) -> None:
     assert lecl.lacks(tmp_path, "simulator", "lecl") == ""
 
 
-def test_only_one_run_of_each_pair_of_folds_sees_a_tile() -> None:
+def test_every_tile_judges_in_one_fold(plan: tuple[Run, ...]) -> None:
     for layout in ("interleaved", "blocks"):
-        folds = np.array([trials.fold(80, k, 2, layout) for k in range(2)])
+        folds = np.array([trials.fold(80, k, 4, layout) for k in range(4)])
         assert (folds.sum(axis=0) == 1).all()
-        assert (folds.sum(axis=1) == 40).all()
+        assert (folds.sum(axis=1) == 20).all()
+        there = [
+            run.parameters["fold"]
+            for run in plan
+            if run.parameters["part"] == "histology" and run.parameters["layout"] == layout
+        ]
+        assert there == [0, 1, 2, 3]
+
+
+def test_contrast_is_the_only_difference_between_the_short_runs_of_a_fold(
+    plan: tuple[Run, ...],
+) -> None:
+    short = [run.parameters for run in plan if run.parameters["part"] == "contrast"]
+    without, with_ = short[0], short[1]
+    changed = {key for key in without if without[key] != with_[key]}
+    assert changed == {"what", "variant", "changes"}
+    assert (without["changes"], with_["changes"]) == ({}, {"contrast": 0.1})
 
 
 # Figures ----------------------------------------------------------------------------------------
@@ -157,26 +177,16 @@ def test_f_c_is_that_of_the_metrics() -> None:
     assert spread.mean == pytest.approx(f_type_of_counts(PairCounts(5, 1, 2, 3, 4)))
 
 
-def test_folds_count_only_when_all_are_there(plan: tuple[Run, ...]) -> None:
-    half = {
+def test_finished_folds_are_read_in_their_order(plan: tuple[Run, ...]) -> None:
+    some = {
         run.name: record_of(run)
-        for run in plan
-        if run.parameters["part"] == "histology" and run.parameters["fold"] == 0
+        for run in reversed(plan)
+        if run.parameters["part"] == "histology" and run.parameters["fold"] != 1
     }
-    assert Results(plan, half).folds("lecl", "interleaved", "6px") == []
-    both = half | {
-        run.name: record_of(run) for run in plan if run.name.startswith("histology.lecl-inter")
-    }
-    found = Results(plan, both).folds("lecl", "interleaved", "6px")
-    assert [len(images) for images in found] == [4, 4, 4]
-
-
-def test_a_missed_nucleus_lowers_only_the_strict_weighted_f1() -> None:
-    counts = {"a": [4, 0, 0, 0, 4]}
-    one = [image("i", (1, 0, 0), pair_counts=counts, confusion=[["a", "a", 4], ["", "a", 9]])]
-    assert read.weighted_f1(one) == 1.0
-    assert read.weighted_f1(one, missed=True) == pytest.approx(2 * 4 / (4 + 8))
-    assert math.isnan(read.weighted_f1([image("i", (1, 0, 0), confusion=[])]))
+    folds = Results(plan, some).folds("histology", "lecl", "blocks")
+    assert len(folds) == 3
+    assert [len(images) for images in read.images_in(folds, "6px")] == [2, 2, 2]
+    assert Results(plan, {}).folds("contrast", "with", "interleaved") == []
 
 
 def test_bins_of_several_seeds_are_weighed_by_their_nuclei() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nucleoscope.bench import lecl, trials
 from nucleoscope.bench.frame import Budget, Place, Run, do_run
-from nucleoscope.bench.judge import judge, judge_outlines
+from nucleoscope.bench.judge import judge, judge_outlines, judge_types
 from nucleoscope.data import Labels, NucleusTable
 from nucleoscope.errors import InputError, ResourceError
 from nucleoscope.flow import lecl as flow
@@ -187,14 +187,14 @@ def test_a_changed_recipe_is_trained_with_its_changes(
     seen = []
 
     def watched(lessons: Any, config: Any, chosen: Any, limits: Any) -> Any:
-        seen.append((chosen.contrast, chosen.steps, limits.minutes, limits.seed))
+        seen.append((chosen.contrast, chosen.crop, chosen.steps, limits.minutes, limits.seed))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trials, "train_model", watched)
-    run = small_run("histology", "lecl-no-contrast-interleaved-1of2")
+    run = small_run("contrast", "with-interleaved-1of4")
     with pytest.raises(KeyboardInterrupt):
         trials.fit(run, Place(tmp_path, tmp_path / "work"), images)
-    assert seen == [(0.0, 3, float("inf"), 0)]
+    assert seen == [(0.1, 192, 3, float("inf"), 0)]
 
 
 def test_instance_maps_are_given_to_the_recipe_that_learns_from_them(
@@ -234,7 +234,7 @@ def test_an_image_that_fails_fails_the_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "what"),
-    [("plaque", "lecl-paper"), ("points", "10pct"), ("histology", "lecl-no-contrast-blocks-1of2"),
+    [("plaque", "lecl-paper"), ("points", "10pct"), ("contrast", "with-interleaved-1of4"),
      ("dsb2018", "lecl")],
 )  # fmt: skip
 def test_a_short_run_of_every_kind_ends_in_figures(
@@ -254,3 +254,21 @@ def test_a_short_run_of_every_kind_ends_in_figures(
                 (tmp_path / "data" / folder / path.name).symlink_to(path)
     record = do_run(small_run(part, what), tmp_path / "results", tmp_path / "data")
     assert record["figures"]["train"]["steps"] == 3
+
+
+def test_types_at_the_true_nuclei_are_scored_by_hand_count() -> None:
+    true = np.array(["a", "a", "b", "", "b"])
+    chance = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5], [0.3, 0.7]])
+    found = judge_types(true, chance, ("a", "b"))
+    assert found["n"] == 4
+    assert found["confusion"] == [[1, 1], [0, 2]]
+    assert found["accuracy"] == 0.75
+    assert found["f1"] == pytest.approx({"a": 2 / 3, "b": 4 / 5})
+    assert found["weighted_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert 0 <= found["calibration_error"] <= 1
+
+
+def test_without_a_typed_nucleus_no_type_is_scored() -> None:
+    found = judge_types(np.array(["", ""]), np.zeros((2, 2)), ("a", "b"))
+    assert found["n"] == 0
+    assert found["weighted_f1"] is found["macro_f1"] is found["calibration_error"] is None

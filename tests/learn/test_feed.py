@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nucleoscope.data.maps import UNLABELLED, PseudoLabels
+from nucleoscope.data.maps import BACKGROUND, UNLABELLED, PseudoLabels
 from nucleoscope.data.points import Points
 from nucleoscope.data.volume import Volume
+from nucleoscope.learn import feed
 from nucleoscope.learn.feed import (
     CENTRE_RADII,
     CENTRE_SLICES,
+    OPAQUE,
+    SCALE,
     SLICES_PER_UNIT,
     Crop,
     Feed,
@@ -29,8 +32,11 @@ from nucleoscope.learn.feed import (
     draw,
     make_lesson,
     offsets_to_centres,
+    spilt,
+    turned,
 )
 from nucleoscope.learn.normalise import levels, normalise
+from nucleoscope.learn.stain import spill
 from nucleoscope.seeds import generator
 
 RADIUS = 6.0
@@ -393,3 +399,91 @@ def test_crops_are_normalised_as_whole_stacks_are() -> None:
     dim = [crop.image[-1].max() for crop in crops(lesson, 40)]
     assert min(dim) < 0.8 * max(dim)
     assert whole.max() == pytest.approx(1, abs=0.1)
+
+
+# ---------------------------------------------------------------- planes are turned
+
+
+def spots(size: int = 120, n: int = 12) -> Lesson:
+    """A plane of small bright squares, whose centroids are their centres."""
+    rng = np.random.default_rng(3)
+    places = rng.permutation(
+        [(y, x) for y in range(16, size - 8, 16) for x in range(16, size - 8, 16)]
+    )
+    data = np.zeros((3, 1, size, size), np.uint8)
+    instances = np.zeros((1, size, size), np.int32)
+    for i, (y, x) in enumerate(places[:n]):
+        data[:, 0, y - 2 : y + 3, x - 2 : x + 3] = 200
+        instances[0, y - 2 : y + 3, x - 2 : x + 3] = i + 1
+    centres = np.column_stack([np.zeros(n), places[:n]]).astype(float)
+    volume = Volume(data, ("red", "green", "blue"), is_rgb=True)
+    foreground = (instances > 0).astype(np.uint8)
+    ones = np.ones(n, dtype=bool)
+    return Lesson(volume, instances, foreground, centres, np.zeros((n, 1), np.int64), ones)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_image_labels_and_centres_of_a_turned_square_stay_together(seed: int) -> None:
+    lesson = turned(spots(), (20, 30), 80, np.random.default_rng(seed))
+    assert lesson.volume.shape == (1, 80, 80)
+    whole = [i for i in range(12) if (lesson.instances == i + 1).sum() >= 12]
+    inside = [
+        i for i in whole if ((lesson.centres[i, 1:] > 6) & (lesson.centres[i, 1:] < 73)).all()
+    ]
+    assert len(inside) >= 3
+    for i in inside:
+        _, y, x = np.nonzero(lesson.instances == i + 1)
+        assert np.allclose([y.mean(), x.mean()], lesson.centres[i, 1:], atol=0.5)
+        assert lesson.volume.data[0, 0, round(y.mean()), round(x.mean())] > 150
+        assert (lesson.foreground[0, y, x] == 1).all()
+
+
+def test_a_square_is_enlarged_and_reduced_within_its_bounds() -> None:
+    scales = []
+    for seed in range(60):
+        lesson = turned(spots(), (20, 20), 80, np.random.default_rng(seed))
+        a, b = (
+            lesson.centres[0, 1:] - lesson.centres[1, 1:],
+            spots().centres[0] - spots().centres[1],
+        )
+        scales.append(np.linalg.norm(a) / np.linalg.norm(b))
+    assert np.exp(-SCALE) - 1e-9 <= min(scales) < 0.9
+    assert 1.1 < max(scales) <= np.exp(SCALE) + 1e-9
+
+
+def test_beyond_a_turned_image_nothing_is_taught() -> None:
+    whole = replace(spots(), foreground=np.zeros((1, 120, 120), np.uint8))
+    lesson = turned(whole, (-30, -30), 120, np.random.default_rng(1))
+    assert lesson.foreground[0, 0, 0] == UNLABELLED
+    assert (lesson.foreground[0, 40:80, 40:80] == 0).all()
+
+
+# ---------------------------------------------------------------- ink
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_under_ink_there_is_nothing_to_find_and_its_edge_is_left_open(seed: int) -> None:
+    lesson = spots()
+    image = np.full((3, 1, 120, 120), 0.9, np.float32)
+    stained, under = spilt(image, lesson, np.random.default_rng(seed))
+    density, cover = spill((120, 120), np.random.default_rng(seed))
+    opaque = (cover > 0.7) & (density.max(axis=0) > OPAQUE)
+    assert (stained <= image + 1e-6).all()
+    assert (stained[:, 0][:, opaque].min(axis=0) ** 2 < 0.81 * np.exp(-OPAQUE) + 1e-3).all()
+    assert (under.foreground[0][opaque] == BACKGROUND).all()
+    rest = (cover >= 0.2) & ~opaque
+    assert (under.foreground[0][rest] == UNLABELLED).all()
+    assert not under.instances[0][cover >= 0.2].any()
+    clear = cover < 0.2
+    assert np.array_equal(under.instances[0][clear], lesson.instances[0][clear])
+    y, x = lesson.centres[:, 1:].astype(int).T
+    assert np.array_equal(under.is_taught, clear[y, x])
+    # A nucleus that is covered keeps its row, so that numbers still fit.
+    assert len(under.types) == len(lesson.types)
+
+
+def test_stacks_are_never_inked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SPILT", 1.0)
+    usual = [crop.image for crop in crops(balls(), 3)]
+    monkeypatch.setattr(feed, "SPILT", 0.0)
+    assert all(np.array_equal(a, c.image) for a, c in zip(usual, crops(balls(), 3), strict=True))

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from nucleoscope.learn.stain import STAINS, UNMIX, vary_stain
+from nucleoscope.learn.stain import (
+    SPILL_DENSITY,
+    SPILL_SHARE,
+    SPILLS,
+    STAINS,
+    UNMIX,
+    spill,
+    vary_stain,
+)
 
 
 def picture(stain: int, amount: float) -> np.ndarray:
@@ -52,3 +60,29 @@ def test_black_and_white_stay_finite():
         varied = vary_stain(np.full((3, 1, 8, 8), value, np.float32), np.random.default_rng(0))
         assert np.isfinite(varied).all()
         assert varied.min() >= 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ink_takes_part_of_a_crop_and_only_darkens_it(seed):
+    density, cover = spill((96, 80), np.random.default_rng(seed))
+    assert density.dtype == cover.dtype == np.float32
+    assert density.min() >= 0
+    assert (density[:, cover == 0] == 0).all()
+    assert 0.02 < (cover > 0.5).mean() < SPILL_SHARE[1] + 0.2
+    strongest = density.max(axis=0)[cover > 0.9]
+    assert strongest.size
+    assert 0.3 * SPILL_DENSITY[0] < np.median(strongest) < 3 * SPILL_DENSITY[1]
+
+
+def test_inks_are_of_every_colour_and_never_that_of_a_nucleus():
+    # Haematoxylin takes most green and least blue, eosin only green; ink is black or one-sided.
+    unit = SPILLS / np.linalg.norm(SPILLS, axis=1, keepdims=True)
+    assert (unit @ STAINS[0] / np.linalg.norm(STAINS[0])).max() < 0.96
+    assert all((SPILLS[:, colour] == 1).any() for colour in range(3))
+    assert SPILLS.max(axis=1).tolist() == pytest.approx([1.0] * len(SPILLS))
+
+
+def test_the_same_draw_spills_the_same_ink():
+    one, other = (spill((40, 50), np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(one[0], other[0])
+    assert np.array_equal(one[1], other[1])

@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nucleoscope.flow.evaluate import evaluate
 from nucleoscope.io.images import image_stem, read_labels
-from nucleoscope.metrics import Evaluation, ImageResult, Scores, segmentation_scores
+from nucleoscope.metrics import (
+    Evaluation,
+    ImageResult,
+    Scores,
+    calibration_error,
+    segmentation_scores,
+)
 from nucleoscope.metrics.detection import jsonable
 
 
@@ -71,6 +78,47 @@ def image_figures(image: ImageResult) -> dict[str, Any]:
 def _counts(scores: Scores) -> list[int]:
     """True positives, false positives, false negatives."""
     return [int(scores.tp), int(scores.fp), int(scores.fn)]
+
+
+def judge_types(
+    true: NDArray[np.str_], chance: NDArray[np.float64], names: Sequence[str]
+) -> dict[str, Any]:
+    """Score types of nuclei whose places were given.
+
+    Parameters
+    ----------
+    true
+        ``(n,)``; nuclei without a type (``""``) are left out.
+    chance
+        ``(n, T)`` probability of every type.
+    names
+        Of the T types.
+
+    Returns
+    -------
+    dict
+        F1 weighted by how many nuclei truly are of each type, its plain mean, accuracy, F1 by
+        type, confusion (rows: truth, in the order of ``names``), calibration error.
+    """
+    known = true != ""
+    truth = np.array([list(names).index(t) for t in true[known].tolist()], dtype=np.int64)
+    said = chance[known].argmax(axis=1)
+    table = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(table, (truth, said), 1)
+    counts = table.sum(axis=1)
+    f1 = 2 * np.diag(table) / np.maximum(table.sum(axis=0) + counts, 1)
+    n = int(counts.sum())
+    return {
+        "n": n,
+        "weighted_f1": float(f1 @ counts / n) if n else None,
+        "macro_f1": float(f1[counts > 0].mean()) if n else None,
+        "accuracy": float((truth == said).mean()) if n else None,
+        "f1": {name: float(value) for name, value in zip(names, f1, strict=True)},
+        "confusion": table.tolist(),
+        "calibration_error": jsonable(
+            calibration_error(chance[known].max(axis=1), truth == said) if n else float("nan")
+        ),
+    }
 
 
 def judge_outlines(found: Path, truths: Sequence[Path]) -> dict[str, Any]:

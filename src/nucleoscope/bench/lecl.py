@@ -8,7 +8,7 @@ stacks, outlines.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ TABLE_1 = ("lecl", "lecl-paper", "emip", "mip", "qu", "classical", "full")
 #: Points kept: a share of each image's, or a number of all images' together.
 POINTS: Mapping[str, float | int] = {"30%": 0.3, "10%": 0.1, "300": 300, "100": 100, "30": 30,
                                      "10": 10}  # fmt: skip
-FOLDS = 2
-#: H&E: the default recipe, and the same without its contrast.
-CONTRAST: Mapping[str, dict[str, float]] = {"lecl": {}, "lecl-no-contrast": {"contrast": 0.0}}
+#: H&E: tiles are dealt into so many folds, and every fold has a seed of its own.
+FOLDS = 4
+#: H&E: the default recipe, which has no contrast there, and the same with it.
+CONTRAST: Mapping[str, dict[str, float]] = {"without": {}, "with": {"contrast": 0.1}}
 
 Figures = Callable[[Run, Place], dict[str, Any]]
 
@@ -35,21 +36,19 @@ Figures = Callable[[Run, Place], dict[str, Any]]
 def runs(budget: Budget) -> tuple[Run, ...]:
     """Every run, the most important first.
 
-    The tables have every seed. The curves that follow (rate of markers at other z, number of
-    points, contiguous folds) are of the first.
+    The tables have every seed, H&E every fold. The curves that follow (rate of markers at other
+    z, number of points) are of the first seed.
     """
     first = budget.seeds[0]
     groups = [
         _table_1(budget, seed) + _points(budget, seed, ("30%", "10%")) for seed in budget.seeds
     ]
-    groups += [
-        _histology(budget, seed, "interleaved") + _dsb(budget, seed) for seed in budget.seeds
-    ]
     groups += [_default(seed) for seed in budget.seeds]
+    groups += [_histology("interleaved"), _histology("blocks")]
+    groups += [_contrast(budget, seed) + _dsb(budget, seed) for seed in budget.seeds]
     groups += [
         _simulated(budget, first),
         _points(budget, first, ("300", "100", "30", "10")),
-        _histology(budget, first, "blocks"),
     ]
     return tuple(run for group in groups for run in group)
 
@@ -88,7 +87,10 @@ def lacks(data: Path, part: str, recipe: str) -> str:
     """What keeps a recipe from being run on a part's data, ``""`` if nothing."""
     if recipe not in RECIPES:
         return f"there is no recipe {recipe} yet"
-    folders = {"histology": "crc_histophenotypes", "dsb2018": "dsb2018_fluorescence"}
+    folders = {
+        "histology": "crc_histophenotypes", "contrast": "crc_histophenotypes",
+        "dsb2018": "dsb2018_fluorescence",
+    }  # fmt: skip
     if part != "simulator":
         folder = data / folders.get(part, "plaque")
         if not folder.is_dir():
@@ -131,15 +133,38 @@ def _simulated(budget: Budget, seed: int) -> list[Run]:
     ]  # fmt: skip
 
 
-def _histology(budget: Budget, seed: int, layout: str) -> list[Run]:
-    """H&E with and without contrast, every fold."""
+def _histology(layout: str) -> list[Run]:
+    """H&E by the default recipe for as long as it trains by default, every fold."""
+    minutes = float(signature(train).parameters["minutes"].default)
     return [
-        _run("histology", f"{what}-{layout}-{number + 1}of{FOLDS}", seed, budget,
-             trials.histology, overhead=1, recipe="lecl", changes=changes, layout=layout,
-             fold=number, folds=FOLDS)
-        for number in range(FOLDS)
+        _fold("histology", layout, number, Budget((number,), minutes)) for number in range(FOLDS)
+    ]
+
+
+def _contrast(budget: Budget, seed: int) -> list[Run]:
+    """H&E with and without contrast, one fold."""
+    return [
+        _fold(
+            "contrast", "interleaved", seed % FOLDS, replace(budget, seeds=(seed,)), what, changes
+        )
         for what, changes in CONTRAST.items()
-    ]  # fmt: skip
+    ]
+
+
+def _fold(
+    part: str,
+    layout: str,
+    number: int,
+    budget: Budget,
+    what: str = "lecl",
+    changes: Mapping[str, float] | None = None,
+) -> Run:
+    """Training on the tiles outside a fold, of a seed and for as long as the budget says."""
+    return _run(
+        part, f"{what}-{layout}-{number + 1}of{FOLDS}", budget.seeds[0], budget, trials.histology,
+        overhead=2, recipe="lecl", changes=dict(changes or {}), variant=what, layout=layout,
+        fold=number, folds=FOLDS,
+    )  # fmt: skip
 
 
 def _dsb(budget: Budget, seed: int) -> list[Run]:

@@ -51,25 +51,16 @@ class Results:
         """What was found in a group of images (``d2_dev``), one per finished seed."""
         return [record["figures"][group] for record in self.of(part, what)]
 
-    def folds(self, what: str, layout: str, radius: str) -> list[list[Mapping[str, Any]]]:
-        """H&E: the images of all folds, one list per seed of which every fold is finished."""
-        by_seed: dict[int, list[Mapping[str, Any]]] = {}
-        n_folds = set()
-        for run in self.runs:
-            p = run.parameters
-            if p["part"] != "histology" or p["layout"] != layout:
-                continue
-            if not p["what"].startswith(f"{what}-{layout}-"):
-                continue
-            n_folds.add(p["folds"])
-            if run.name in self.records:
-                by_seed.setdefault(p["seed"], []).append(self.records[run.name]["figures"][radius])
-        whole = max(n_folds, default=0)
-        return [
-            [image for fold in found for image in fold["images"]]
-            for _, found in sorted(by_seed.items())
-            if len(found) == whole
+    def folds(self, part: str, variant: str, layout: str) -> list[Mapping[str, Any]]:
+        """H&E: the figures of every finished fold, in the order of folds."""
+        found = [
+            (run.parameters["fold"], self.records[run.name]["figures"])
+            for run in self.runs
+            if run.name in self.records
+            and run.parameters["part"] == part
+            and (run.parameters["variant"], run.parameters["layout"]) == (variant, layout)
         ]
+        return [figures for _, figures in sorted(found, key=lambda pair: int(pair[0]))]
 
 
 def counts_of(groups: Sequence[Mapping[str, Any]], kind: str = "", rule: str = "optimal") -> Floats:
@@ -133,43 +124,18 @@ def _typed(image: Mapping[str, Any], kind: str) -> list[int]:
 
 
 def detected(images: Sequence[Sequence[Mapping[str, Any]]]) -> Spread:
-    """F1 of detection over seeds and the images of all folds."""
+    """F1 of detection over folds and their images."""
     return spread_of_counts(_stack(images, "", "optimal")) if images else UNKNOWN
+
+
+def images_in(folds: Sequence[Mapping[str, Any]], radius: str) -> list[list[Mapping[str, Any]]]:
+    """The images of every fold, judged at a radius."""
+    return [fold[radius]["images"] for fold in folds]
 
 
 def types_in(images: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
     """Every true type, sorted."""
     return sorted({row[0] for one in images for image in one for row in image["confusion"]} - {""})
-
-
-def weighted_f1(images: Sequence[Mapping[str, Any]], *, missed: bool = False) -> float:
-    """F1 of every type weighted by how many nuclei truly are of it, over matched nuclei.
-
-    With ``missed``, a typed nucleus that was not found counts as typed wrongly.
-
-    >>> image = {"confusion": [["a", "a", 3], ["a", "b", 1]],
-    ...          "pair_counts": {"a": [3, 0, 1, 0, 4]}}
-    >>> round(weighted_f1([image]), 3), round(weighted_f1([image], missed=True), 3)
-    (0.857, 0.545)
-    """
-    kinds = types_in([images])
-    tp, found, true = (dict.fromkeys(kinds, 0) for _ in range(3))
-    for image in images:
-        for truth, guess, n in image["confusion"]:
-            if truth == "":
-                continue
-            true[truth] += n
-            tp[truth] += n if guess == truth else 0
-            if guess in found:
-                found[guess] += n
-        if missed:
-            for kind in kinds:
-                true[kind] += image["pair_counts"].get(kind, [0] * 5)[4]
-    total = sum(true.values())
-    if total == 0:
-        return math.nan
-    f1 = {k: 2 * tp[k] / (found[k] + true[k]) if found[k] + true[k] else 0.0 for k in kinds}
-    return sum(f1[k] * true[k] for k in kinds) / total
 
 
 def reliability_of(groups: Sequence[Mapping[str, Any]]) -> tuple[Floats, Floats, Floats]:

@@ -19,16 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.bench.frame import Place, Run
-from nucleoscope.bench.judge import judge, judge_outlines
+from nucleoscope.bench.judge import judge, judge_outlines, judge_types
 from nucleoscope.data import Points
 from nucleoscope.errors import InputError, ResourceError
-from nucleoscope.flow.inputs import Reading, open_example
+from nucleoscope.flow.inputs import Reading, drawn_in, open_example
 from nucleoscope.flow.lecl import CHECKPOINT, detect, train
 from nucleoscope.flow.lessons import prepare
-from nucleoscope.io.images import image_stem, read_labels
+from nucleoscope.io.images import image_stem, read_labels, read_volume
 from nucleoscope.io.points import read_points, write_points
+from nucleoscope.learn.infer import types_at
 from nucleoscope.learn.lecl import train_model
-from nucleoscope.learn.model import load_model, save_model
+from nucleoscope.learn.model import Model, load_model, save_model
+from nucleoscope.learn.recipes import in_colour
 from nucleoscope.learn.recipes import recipe as recipe_named
 from nucleoscope.learn.train import TrainSettings
 from nucleoscope.seeds import generator
@@ -122,8 +124,10 @@ def _fit_changed(run: Run, folder: Path, images: Sequence[Path], is_kept: bool) 
     changes = dict(settings["changes"])
     if settings["steps"] is not None:
         changes["steps"] = settings["steps"]
-    chosen = replace(chosen, **changes)
     examples = [open_example(image, None, None, Reading()) for image in images]
+    if examples[0].volume.is_rgb:
+        chosen = in_colour(chosen, steps=settings["steps"])
+    chosen = replace(chosen, **changes)
     config, lessons = prepare(examples, chosen)
     folder.mkdir(parents=True, exist_ok=True)
     limits = TrainSettings(
@@ -280,7 +284,7 @@ def simulated(run: Run, place: Place) -> dict[str, Any]:
 
 
 def histology(run: Run, place: Place) -> dict[str, Any]:
-    """Train on the tiles outside a fold and judge those inside, at both radii."""
+    """Train on the tiles outside a fold and judge those inside: found at both radii, and typed."""
     folder = place.data / "crc_histophenotypes"
     tiles = tiles_of(folder)
     inside = fold(len(tiles), run.parameters["fold"], run.parameters["folds"],
@@ -293,7 +297,20 @@ def histology(run: Run, place: Place) -> dict[str, Any]:
         for radius in HISTOLOGY_RADII:
             figures[radius] = judge(Path(temp, "found"), folder, radius=radius)
     figures["seconds_per_image"] = seconds
+    figures["at_true_nuclei"] = types_of(load_model(place.folder / "model"), judged)
     return figures
+
+
+def types_of(model: Model, images: Sequence[Path]) -> dict[str, Any]:
+    """How well the nuclei of stained sections are typed by a model that is told where they are."""
+    true, chance = [], []
+    for path in images:
+        volume = read_volume(path)
+        points = read_points(path.with_name(f"{image_stem(path)}.points.csv"), image=volume.name)
+        points = drawn_in(points, volume.shape)
+        true.append(points.types)
+        chance.append(types_at(model, volume, points.zyx()[:, 1:]))
+    return judge_types(np.concatenate(true), np.concatenate(chance), model.config.types)
 
 
 def tiles_of(folder: Path) -> list[Path]:

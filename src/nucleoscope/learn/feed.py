@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from nucleoscope.data.maps import UNLABELLED
+from nucleoscope.data.maps import BACKGROUND, UNLABELLED
 from nucleoscope.learn.lesson import Lesson, make_lesson
 from nucleoscope.learn.nets.light import with_neighbours
 from nucleoscope.learn.normalise import levels, normalise
-from nucleoscope.learn.stain import vary_stain
+from nucleoscope.learn.stain import spill, vary_stain
 from nucleoscope.nuclei.hover import hover_targets
 from nucleoscope.seeds import generator
 
@@ -31,6 +31,13 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 CENTRE_SLICES, CENTRE_RADII = 0.7, 0.45
 #: In stained sections nuclei crowd, so their bumps are narrower.
 COLOUR_RADII = 0.33
+#: Crops of planes are shown up to this much larger or smaller (logarithm), and turned up to this
+#: far; with the mirror images that is every angle.
+SCALE, ANGLE = 0.2, np.pi / 4
+#: Share of stained crops with ink or pigment on them.
+SPILT = 0.15
+#: Greatest optical density over the colours from which ink hides what is under it.
+OPAQUE = 1.3
 #: Share of crops shown without their markers.
 MARKERLESS = 0.1
 #: z offsets are taught in units of this many slices.
@@ -143,7 +150,11 @@ def draw(
     """Cut a crop, usually with a nucleus in it, and vary it."""
     side, stride = settings.crop, settings.stride
     window = _window(lesson, side, rng)
+    if lesson.volume.is_rgb:
+        lesson, window = turned(lesson, window, side, rng), (0, 0)
     image = normalise(_cut(lesson.volume.data, window, side), level)
+    if lesson.volume.is_rgb and rng.random() < SPILT:
+        image, lesson = spilt(image, lesson, rng)
     image = _vary(image, rng, is_rgb=lesson.volume.is_rgb)
     types = lesson.types
     if not lesson.volume.is_rgb and len(image) > 1 and rng.random() < MARKERLESS:
@@ -172,6 +183,61 @@ def draw(
     else:
         offsets = offsets_to_centres(instances, centres, radius)
     return _turn(Crop(image, instances, foreground, centre, offsets, types, voronoi), rng)
+
+
+def turned(lesson: Lesson, window: tuple[int, int], side: int, rng: np.random.Generator) -> Lesson:
+    """A square of a plane, turned by any angle and enlarged or reduced a little.
+
+    Beyond the image its mirror image is shown, and nothing is taught there.
+    """
+    angle = rng.uniform(-ANGLE, ANGLE)
+    scale = np.exp(rng.uniform(-1, 1) * SCALE)
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
+    middle = np.array(window) + (side - 1) / 2
+    start = middle - matrix @ np.full(2, (side - 1) / 2)
+
+    def read(plane: NDArray[Any], order: int, **beyond: Any) -> NDArray[Any]:
+        out: NDArray[Any] = ndimage.affine_transform(
+            plane, matrix, start, (side, side), order=order, prefilter=False, **beyond
+        )
+        return out
+
+    data = np.stack([read(c, 1, mode="mirror") for c in lesson.volume.data[:, 0]])[:, None]
+    instances = read(lesson.instances[0], 0)[None]
+    foreground = read(lesson.foreground[0], 0, cval=UNLABELLED)[None]
+    centres = lesson.centres.copy()
+    centres[:, 1:] = (lesson.centres[:, 1:] - start) @ np.linalg.inv(matrix).T
+    volume = replace(lesson.volume, data=data)
+    return replace(
+        lesson,
+        volume=volume,
+        instances=instances,
+        foreground=foreground,
+        centres=centres,
+        voronoi=None,
+    )
+
+
+def spilt(
+    image: NDArray[np.float32], lesson: Lesson, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], Lesson]:
+    """The crop and its lesson with ink or pigment on it, under which nothing is to be found.
+
+    Nothing is said of its edges, nor where so little of it lies that nuclei show through.
+    """
+    density, cover = spill((image.shape[-2], image.shape[-1]), rng)
+    image = np.sqrt(image**2 * np.exp(-density)[:, None])
+    hidden, open_ = (cover > 0.7) & (density.max(axis=0) > OPAQUE), cover < 0.2
+    instances = np.where(open_, lesson.instances, 0)
+    foreground = np.where(open_, lesson.foreground, UNLABELLED).astype(np.uint8)
+    foreground[:, hidden] = BACKGROUND
+    at = np.rint(lesson.centres[:, 1:]).astype(np.int64)
+    inside = ((at >= 0) & (at < cover.shape)).all(axis=1)
+    at = at.clip(0, np.array(cover.shape) - 1)
+    seen = ~inside | open_[at[:, 0], at[:, 1]]
+    return image, replace(
+        lesson, instances=instances, foreground=foreground, is_taught=lesson.is_taught & seen
+    )
 
 
 def _window(lesson: Lesson, side: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -24,12 +24,15 @@ from nucleoscope.learn.infer import (
     height_logits,
     maps_of,
     network_logits,
+    nuclei_from,
 )
 from nucleoscope.learn.lesson import Partial
-from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig
+from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig, PlacementSpec
+from nucleoscope.learn.placement import least_away
 from nucleoscope.learn.typing import Scene, Typer, fit_typer
 from nucleoscope.metrics.detection import match_points
 from nucleoscope.nuclei.markers import FEATURES, Evidence, fit_learned, marker_evidence, sigmoid
+from nucleoscope.nuclei.measure import extents
 from nucleoscope.nuclei.peaks import Peaks, find_peaks
 
 #: Working points that are tried.
@@ -43,6 +46,8 @@ PLATEAU = 0.01
 MATCH_RADII, MATCH_SLICES = 2.0, 2.0
 #: In one plane nothing lies above another, and nuclei stand closer.
 MATCH_RADII_2D = 1.0
+#: Fewer pairs of nucleus and click than these place nothing.
+ENOUGH_PAIRS = 200
 #: Rims of nuclei are not wider.
 RIM_PIXELS = 8
 
@@ -288,6 +293,51 @@ def f1_at(kept: NDArray[np.bool_], right: NDArray[np.bool_], n_true: int) -> flo
     """F1 of the kept ones."""
     both = int(kept.sum()) + n_true
     return 2 * int((kept & right).sum()) / both if both else 1.0
+
+
+def fit_placement(seen: Sequence[Seen], config: ModelConfig) -> PlacementSpec | None:
+    """The share of the centroid and the shift that bring nuclei nearest to their clicks.
+
+    Parameters
+    ----------
+    seen
+        Colour images, preferably such as did not teach the network.
+    config
+        With its working point.
+
+    Returns
+    -------
+    PlacementSpec
+        None where there are fewer than ``ENOUGH_PAIRS`` nuclei that were clicked and found.
+    """
+    ways, errors = [np.zeros((0, 2))], [np.zeros((0, 2))]
+    for one in seen:
+        way, error = _ways(one, config)
+        ways.append(way)
+        errors.append(error)
+    way, error = np.concatenate(ways), np.concatenate(errors)
+    if len(way) < ENOUGH_PAIRS:
+        return None
+    return least_away(way, error)
+
+
+def _ways(seen: Seen, config: ModelConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of nuclei both clicked and found, the ways from peak to centroid and to click, ``(n, 2)``."""
+    lesson, stride = seen.lesson, seen.maps.stride
+    peaks = find_peaks(seen.maps.centre, config.peak_settings(stride))
+    labels = nuclei_from(seen.maps, peaks, config, lesson.volume.shape)
+    found = extents(labels)
+    yx = ((peaks.zyx[:, 1:] + 0.5) * stride - 0.5)[found.ids - 1]
+    clicks = lesson.centres if lesson.clicks is None else lesson.clicks
+    matching = match_points(
+        yx, clicks[lesson.is_taught, 1:], radius=MATCH_RADII_2D * config.radius_px
+    )
+    rows = matching.predicted_index
+    centroid = np.stack([found.y, found.x], axis=1)
+    return (
+        (centroid - yx)[rows],
+        clicks[lesson.is_taught, 1:][matching.truth_index] - yx[rows],
+    )
 
 
 @dataclass(frozen=True, eq=False)

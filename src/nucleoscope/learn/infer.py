@@ -30,6 +30,7 @@ from nucleoscope.learn.model import Model, ModelConfig
 from nucleoscope.learn.nets import Network, channels_last
 from nucleoscope.learn.normalise import levels, normalise
 from nucleoscope.learn.objective import pool_types
+from nucleoscope.learn.placement import placed
 from nucleoscope.learn.typing import evidence, softmax
 from nucleoscope.nuclei.classical import classical_maps
 from nucleoscope.nuclei.markers import (
@@ -309,7 +310,8 @@ def detect(
     """
     config = model.config
     seen = channels_for(config, volume, nuclei_only=nuclei_only)
-    work = resampled(seen, scale_factors(seen, config, nucleus_radius_um))
+    factors = scale_factors(seen, config, nucleus_radius_um)
+    work = resampled(seen, factors)
     if config.projection == "mip":
         work = replace(work, data=work.data.max(axis=1, keepdims=True))
     options = {"progress": progress, "device": device} if model.network is not None else {}
@@ -331,6 +333,9 @@ def detect(
     is_kept[Labels(labels).ids() - 1] = True
     every = Labels(labels, seen.spacing)
     table = measure(every, volume=seen, scores=peaks.score[is_kept])
+    if config.placement is not None:
+        places = (peaks.zyx[is_kept, 1:] + 0.5) * maps.stride - 0.5
+        table = placed(table, places, factors[1:], config.placement, every)
     if not nuclei_only:
         # Before the region is cut out: what a marker means is told from the whole stack.
         table = typed(table, every, seen, logits[is_kept], config, rule=rule)

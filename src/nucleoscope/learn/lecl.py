@@ -16,6 +16,7 @@ from nucleoscope.learn.fit import (
     Seen,
     detection_f1,
     fit_marker,
+    fit_placement,
     fit_sieve,
     look,
     network_alone,
@@ -222,6 +223,7 @@ def _has_peaks_in_colour(config: ModelConfig) -> bool:
 def _in_colour(model: Model, seen: Sequence[Seen], judges: Sequence[Seen]) -> Model:
     """The model with its typer, and with its sieve where there are images to judge the network."""
     config = model.config
+    placement = fit_placement(judges if model.network is not None and judges else seen, config)
     typer, sieve, threshold = None, None, None
     if len(config.types) > 1:
         scenes = typing_scenes(seen, config, judges=model.network is None)
@@ -232,5 +234,7 @@ def _in_colour(model: Model, seen: Sequence[Seen], judges: Sequence[Seen]) -> Mo
         scenes += sieve_scenes(judges, config, judges=True)
         n_nuclei = sum(int(one.lesson.is_taught.sum()) for one in judges)
         sieve, threshold = fit_sieve(scenes, n_nuclei)
-    update = {"has_typer": typer is not None, "sieve_threshold": threshold}
+    update = {
+        "has_typer": typer is not None, "sieve_threshold": threshold, "placement": placement,
+    }  # fmt: skip
     return replace(model, config=config.model_copy(update=update), typer=typer, sieve=sieve)

@@ -75,6 +75,8 @@ class Lesson:
         around it, 0 where nothing is said (Qu et al. 2019).
     partial
         Only where not every nucleus was clicked.
+    clicks
+        ``(n, 3)`` where the nuclei were clicked, if ``centres`` are elsewhere; or None.
     """
 
     volume: Volume
@@ -85,6 +87,7 @@ class Lesson:
     is_taught: NDArray[np.bool_]
     voronoi: NDArray[np.int32] | None = None
     partial: Partial | None = None
+    clicks: NDArray[np.float64] | None = None
 
 
 def make_lesson(
@@ -102,7 +105,9 @@ def make_lesson(
     clicks = points.zyx()
     placed = straightened if volume.is_rgb else between
     centres = placed(clicks, pseudo.instances)
-    return Lesson(volume, pseudo.instances, pseudo.foreground, centres, types, is_taught)
+    return Lesson(
+        volume, pseudo.instances, pseudo.foreground, centres, types, is_taught, clicks=clicks
+    )
 
 
 def as_complete(lesson: Lesson, area: NDArray[np.bool_], radius: float) -> Lesson:

@@ -56,6 +56,14 @@ class MarkerSpec(_Part):
         return Learned(self.weights, self.bias)
 
 
+class PlacementSpec(_Part):
+    """Where a nucleus is said to lie, see ``learn.placement``; pixels of the model's scale."""
+
+    centroid_share: float = Field(ge=0, le=1)
+    dy: float = 0.0
+    dx: float = 0.0
+
+
 class ModelConfig(_Part):
     """Everything about a model but its weights; ``model.json`` is this."""
 
@@ -79,6 +87,7 @@ class ModelConfig(_Part):
     has_typer: bool = False
     sieve_threshold: float | None = Field(default=None, gt=0, lt=1)
     views: int = Field(default=1, ge=1, le=4)
+    placement: PlacementSpec | None = None
     training: dict[str, Any] = {}
 
     @property
