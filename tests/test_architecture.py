@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "nucleoscope"
 
 FLOOR_OF = {
-    "errors": 0, "units": 0, "seeds": 0, "jit": 0,
+    "errors": 0, "units": 0, "seeds": 0, "jit": 0, "calibrate": 0,
     "data": 1,
     "io": 2,
     "supervision": 3, "nuclei": 3, "atlas": 3, "spatial": 3, "metrics": 3,

@@ -8,6 +8,7 @@ import pytest
 
 from nucleoscope.atlas.transfer import Vote, transfer_types
 from nucleoscope.errors import CallError, InputError
+from nucleoscope.metrics import calibration_error
 
 
 def sphere(raw: np.ndarray) -> np.ndarray:
@@ -55,7 +56,6 @@ def test_votes_are_those_of_a_slow_loop() -> None:
             votes[names[j]] += np.exp(cosine[j] / 0.07) / counts[names[j]] ** 0.7
         first, second = sorted(votes.values())[::-1][:2]
         total = sum(votes.values())
-        assert found["type_prob"][i] == pytest.approx(first / total, abs=1e-4)
         assert found["type_margin"][i] == pytest.approx((first - second) / total, abs=1e-4)
         assert found["type_guess"][i] == max(votes, key=votes.get)
 
@@ -110,3 +110,55 @@ def test_references_that_do_not_fit_are_refused() -> None:
         transfer_types(np.eye(2), np.eye(2), ["a"])
     with pytest.raises(InputError, match="one encoder"):
         transfer_types(np.eye(3), np.eye(2), ["a", "b"])
+
+
+# ---------------------------------------------------------------- probabilities come true
+
+
+def overlapping(
+    n: int, seed: int, slide_shift: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two types that cannot be told apart for sure, on ten slides that each lean some way."""
+    rng = np.random.default_rng(seed)
+    code, slide = rng.integers(0, 2, n), rng.integers(0, 10, n)
+    lean = slide_shift * np.random.default_rng(seed + 50).normal(size=(10, 2, 8))
+    raw = rng.normal(size=(n, 8)) + lean[slide, code]
+    raw[:, 0] += 1.2 * (2 * code - 1)
+    return sphere(raw), np.array(["a", "b"])[code], slide.astype(str)
+
+
+def test_probabilities_come_true_where_shares_do_not() -> None:
+    reference, names, _ = overlapping(4000, 0)
+    queries, truth, _ = overlapping(4000, 1)
+    found = transfer_types(queries, reference, names, vote=Vote(k=5, temperature=0.02))
+    right = (found["type_guess"] == truth).to_numpy()
+    share = (1 + found["type_margin"]) / 2  # of two types
+    assert calibration_error(share, right) > 0.08
+    assert calibration_error(found["type_prob"], right) < 0.03
+
+
+def test_nuclei_of_one_slide_do_not_vouch_for_each_other() -> None:
+    reference, names, slides = overlapping(4000, 0, slide_shift=2.0)
+    queries, truth, _ = overlapping(4000, 7, slide_shift=2.0)
+    said = {}
+    for label, given in (("slides", slides), ("none", None)):
+        found = transfer_types(queries, reference, names, slides=given)
+        said[label] = calibration_error(
+            found["type_prob"], (found["type_guess"] == truth).to_numpy()
+        )
+    assert said["slides"] < 0.6 * said["none"]
+
+
+def test_a_probability_is_larger_where_the_share_is_and_never_certain() -> None:
+    reference, names, slides = overlapping(1000, 0)
+    found = transfer_types(reference, reference, names, slides=slides).sort_values("type_margin")
+    assert (found["type_prob"].diff().dropna() >= -1e-12).all()
+    assert found["type_prob"].between(0, 1, inclusive="neither").all()
+
+
+def test_the_same_seed_gives_the_same_probabilities() -> None:
+    reference, names, slides = overlapping(500, 0)
+    one, other = (
+        transfer_types(reference[:50], reference, names, slides=slides, seed=4) for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(one, other)

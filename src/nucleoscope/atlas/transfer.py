@@ -2,6 +2,8 @@
 
 Against the published majority of 1,024 neighbours, in which a type with a few hundred members can
 hardly win: fewer neighbours, weighted by likeness, with the votes of common types made lighter.
+How often such a vote is right is learnt from the reference itself: some of its nuclei are typed by
+those of other slides, as new nuclei are.
 """
 
 from __future__ import annotations
@@ -12,14 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from nucleoscope.atlas.search import nearest_many
+from nucleoscope.calibrate import platt
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.seeds import generator
 
 Floats = NDArray[np.float64]
 
 _SELF_NUCLEI = 20_000
+#: Reference nuclei that are typed by the others to learn how often a vote is right, by how many of
+#: them at most, and parts they are dealt into.
+_JUDGED, _VOTERS, _FOLDS = 5_000, 100_000, 5
+#: Shares of votes are kept this far from 0 and 1.
+_SURE = 1e-3
 
 
 class Vote(NamedTuple):
@@ -56,6 +65,7 @@ def transfer_types(
     reference: NDArray[Any],
     types: Sequence[str] | NDArray[Any],
     *,
+    slides: Sequence[str] | NDArray[Any] | None = None,
     vote: Vote = DEFAULT_VOTE,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -69,17 +79,26 @@ def transfer_types(
         ``(M, D)`` rows of length 1, from the same encoder.
     types
         ``M`` names; nuclei without one (``""``) do not vote.
+    slides
+        ``M`` names of the slides of the reference; with two or more, nuclei of one slide do not
+        help to judge how often votes on that slide are right.
     vote
         How the vote is counted.
     seed
-        Chooses the reference nuclei that novelty is measured on, and the index of large ones.
+        Chooses the reference nuclei that novelty and calibration are measured on, and the index
+        of large ones.
 
     Returns
     -------
-    One row per nucleus: ``type`` (empty where it abstains or is novel), ``type_prob`` (share of the
-    balanced votes), ``type_guess`` (the best type in any case), ``type_margin``, ``is_abstained``,
-    ``is_novel``, and ``novelty``, the distance ``1 - cosine`` to the nearest typed nucleus divided
-    by the limit.
+    One row per nucleus: ``type`` (empty where it abstains or is novel), ``type_prob`` (probability
+    that ``type_guess`` is right), ``type_guess`` (the best type in any case), ``type_margin``
+    (between the shares of the balanced votes of the best two), ``is_abstained``, ``is_novel``, and
+    ``novelty``, the distance ``1 - cosine`` to the nearest typed nucleus divided by the limit.
+
+    Notes
+    -----
+    ``type_prob`` is calibrated on the reference (Platt 1999): it holds for nuclei that are as like
+    the reference as its slides are like one another, and not for novel ones.
 
     Raises
     ------
@@ -108,7 +127,11 @@ def transfer_types(
     shares = _shares(found.rows, found.similarity, code, len(names), vote)
     limit = _self_distance(voters, vote.reach, seed)
     distance = 1 - found.similarity[:, 0].astype(np.float64)
-    return _decided(shares, names, distance, limit, vote)
+    places = None if slides is None else np.asarray(slides, dtype=object).astype(str)[typed]
+    table = _decided(shares, names, distance, limit, vote)
+    slope, offset = _calibration(voters, code, places, vote, seed)
+    table["type_prob"] = expit(slope * _log_odds(shares.max(axis=1, initial=0)) + offset)
+    return table
 
 
 def _check(vote: Vote) -> None:
@@ -128,7 +151,7 @@ def _shares(
     rows: NDArray[np.int64], similarity: NDArray[np.float32], code: NDArray[np.int64], n: int,
     vote: Vote,
 ) -> Floats:  # fmt: skip
-    """``(N, n)`` probabilities of the types; weights are taken relative to the best neighbour."""
+    """``(N, n)`` shares of the balanced votes; weights are taken relative to the best neighbour."""
     frequency = np.bincount(code, minlength=n) ** vote.balance
     cosine = np.where(rows >= 0, similarity, -np.inf).astype(np.float64)
     weight = np.exp((cosine - cosine[:, :1]) / vote.temperature)
@@ -152,6 +175,43 @@ def _self_distance(voters: NDArray[Any], reach: float, seed: int) -> float:
     return max(float(np.quantile(1 - other.astype(np.float64), reach)), 1e-3)
 
 
+def _log_odds(share: Floats) -> Floats:
+    return np.asarray(logit(np.clip(share, _SURE, 1 - _SURE)))
+
+
+def _calibration(
+    voters: NDArray[Any],
+    code: NDArray[np.int64],
+    slides: NDArray[np.str_] | None,
+    vote: Vote,
+    seed: int,
+) -> tuple[float, float]:
+    """Slope and offset from the best share's log odds to those of being right."""
+    n, n_types = len(voters), int(code.max()) + 1
+    order = generator(seed, 11).permutation(n)
+    fold = _folds(slides, n, seed)
+    judged, odds, right = order[:_JUDGED], [np.zeros(0)], [np.zeros(0, dtype=bool)]
+    for part in range(_FOLDS):
+        asked = judged[fold[judged] == part]
+        others = np.sort(order[fold[order] != part][:_VOTERS])
+        if not asked.size or not others.size:
+            continue
+        found = nearest_many(voters[asked], voters[others], vote.k, seed=seed)
+        shares = _shares(found.rows, found.similarity, code[others], n_types, vote)
+        odds.append(_log_odds(shares.max(axis=1)))
+        right.append(shares.argmax(axis=1) == code[asked])
+    return platt(np.concatenate(odds), np.concatenate(right))
+
+
+def _folds(slides: NDArray[np.str_] | None, n: int, seed: int) -> NDArray[np.int64]:
+    """The part each reference nucleus belongs to: by slide, or by lot where there is one slide."""
+    _, place = np.unique(np.arange(n) if slides is None else slides, return_inverse=True)
+    if place.max(initial=0) == 0:
+        place = np.arange(n)
+    which = generator(seed, 12).permutation(int(place.max(initial=0)) + 1)
+    return np.asarray(which[place] % _FOLDS, dtype=np.int64)
+
+
 def _decided(
     shares: Floats, names: NDArray[Any], distance: Floats, limit: float, vote: Vote
 ) -> pd.DataFrame:
@@ -165,7 +225,7 @@ def _decided(
     guess = names[best].astype(object)
     return pd.DataFrame(
         {
-            "type": np.where(novel | unsure, "", guess).astype(object), "type_prob": top,
+            "type": np.where(novel | unsure, "", guess).astype(object),
             "type_guess": guess, "type_margin": margin, "is_abstained": unsure,
             "is_novel": novel, "novelty": distance / limit,
         }

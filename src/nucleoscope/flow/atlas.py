@@ -133,8 +133,11 @@ def transfer(
     """
     given = _opened(atlas)
     typed = _typed_by(given, reference) if _is_table(reference) else _opened(reference)
-    names = typed.table.frame["type"].to_numpy()
-    frame = transfer_types(given.embedding, typed.embedding, names, vote=vote, seed=seed)
+    known = typed.table.frame
+    frame = transfer_types(
+        given.embedding, typed.embedding, known["type"].to_numpy(),
+        slides=known["image"].to_numpy(), vote=vote, seed=seed,
+    )  # fmt: skip
     if not isinstance(atlas, Atlas):
         write_layer(atlas, "transfer", frame)
     table = given.table.frame.drop(columns=list(frame), errors="ignore")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nucleoscope.calibrate import platt
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.maps import StackMaps
 from nucleoscope.errors import InputError
@@ -31,7 +32,7 @@ from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig, PlacementSpe
 from nucleoscope.learn.placement import least_away
 from nucleoscope.learn.typing import Scene, Typer, fit_typer
 from nucleoscope.metrics.detection import match_points
-from nucleoscope.nuclei.markers import FEATURES, Evidence, fit_learned, marker_evidence, sigmoid
+from nucleoscope.nuclei.markers import FEATURES, Evidence, fit_learned, marker_evidence
 from nucleoscope.nuclei.measure import extents
 from nucleoscope.nuclei.peaks import Peaks, find_peaks
 
@@ -414,31 +415,3 @@ def _joined(one: Typed, other: Typed) -> Typed:
         np.concatenate([one.logit, other.logit]),
         np.concatenate([one.positive, other.positive]),
     )
-
-
-def platt(logit: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and offset that make ``sigmoid(slope * logit + offset)`` a calibrated probability.
-
-    Platt (1999), by Newton's method, with a prior worth ten nuclei that keeps the slope near 1
-    and the offset near 0, so that few held-out nuclei cannot bend it.
-
-    Examples
-    --------
-    >>> platt(np.array([-4.0, 4.0]), np.array([False, True]))[0] > 0
-    True
-    """
-    if not len(logit):
-        return 1.0, 0.0
-    design = np.stack([logit, np.ones_like(logit)], axis=1)
-    prior = np.array([1.0, 0.0])
-    strength = np.diag([10.0, 2.5])
-    theta = prior.copy()
-    for _ in range(50):
-        p = sigmoid(design @ theta)
-        gradient = design.T @ (p - positive) + strength @ (theta - prior)
-        curvature = (design * (p * (1 - p))[:, None]).T @ design + strength
-        step = np.linalg.solve(curvature, gradient)
-        theta -= np.clip(step, -1, 1)
-        if np.abs(step).max() < 1e-9:
-            break
-    return float(max(theta[0], 0.05)), float(theta[1])
