@@ -142,6 +142,7 @@ def test_evaluate_prints_a_table_or_one_line(call: Call, results: Path, images: 
     assert answer.code == 0
     assert len(answer.out.strip().splitlines()) == 1
     assert len(answer.json["images"]) == 2
+    assert call("evaluate", results, images, "--json", "--seed", 0).json == answer.json
     table = call("evaluate", results, images, "--radius", "4.5um", "--radius-z", 2)
     assert table.code == 0
     assert "F1" in table.out
@@ -164,6 +165,8 @@ def test_report_prints_its_path(call: Call, results: Path, tmp_path: Path) -> No
     assert answer.code == 0, answer.err
     assert answer.out.strip() == str(tmp_path / "r.html")
     assert "Mine" in (tmp_path / "r.html").read_text()
+    again = call("report", results, "-o", tmp_path / "r.html", "--overwrite", "--json")
+    assert again.json == {"report": str(tmp_path / "r.html")}
 
 
 def test_info_and_doctor_give_json(call: Call, model: Path, stacks: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -76,6 +77,27 @@ def test_a_cluster_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"nucleoscope\[cluster\]"):
         list(run_all(square, [1], cluster="tcp://nowhere:1"))
+
+
+def poison(item: tuple[Path, int]) -> int:
+    """Kills its process for 3, and for 5 the first time."""
+    folder, value = item
+    if value == 3 or (value == 5 and not (folder / "seen").exists()):
+        if value == 5:
+            (folder / "seen").touch()
+        os._exit(9)
+    return value * value
+
+
+def test_an_item_that_kills_its_process_is_named_and_the_others_are_done(tmp_path: Path) -> None:
+    items = [(tmp_path, value) for value in range(8)]
+    found = {i: (result, failure) for i, result, failure in run_all(poison, items, jobs=2)}
+    assert sorted(found) == list(range(8))
+    result, failure = found.pop(3)
+    assert result is None and failure is not None
+    assert "died 3 times" in failure.text and failure.exit_code == 5
+    assert {i: result for i, (result, _) in found.items()} == {i: i * i for i in found}
+    assert all(failure is None for _, failure in found.values())
 
 
 class Future:

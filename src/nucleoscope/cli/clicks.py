@@ -184,11 +184,12 @@ def evaluate(
     radius: Annotated[str, typer.Option(help="15px or 4.5um.")] = "15px",
     radius_z: Annotated[float | None, typer.Option(help="Slices; matches in 3D.")] = None,
     roi: Annotated[Path | None, typer.Option(help="Region of a single image.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap over images.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Score found nuclei against true ones."""
     from nucleoscope.flow.evaluate import evaluate as run
     from nucleoscope.metrics import format_table
 
-    result = run(predicted, truth, radius=radius, radius_z=radius_z, roi=roi)
+    result = run(predicted, truth, radius=radius, radius_z=radius_z, roi=roi, seed=seed)
     print(json.dumps(result.to_dict()) if as_json else format_table(result))

@@ -30,11 +30,13 @@ def report(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="HTML file.")] = None,
     title: Annotated[str | None, typer.Option()] = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Make one self-contained page of results."""
     from nucleoscope.view.results import report as run
 
-    print(run(folders, output, title=title, overwrite=overwrite))
+    path = run(folders, output, title=title, overwrite=overwrite)
+    say(str(path), {"report": str(path)}, as_json=as_json, quiet=False)
 
 
 def view(

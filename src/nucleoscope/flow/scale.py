@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from nucleoscope.errors import CallError, MissingExtraError, NucleoscopeError
+from nucleoscope.errors import CallError, MissingExtraError, NucleoscopeError, ResourceError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+#: An item whose process has died this often is given up, and what is then said of it.
+TRIES = 3
+DIED = (
+    f"the process that worked on it died {TRIES} times, most often because memory ran out; use "
+    "fewer --jobs or a machine with more memory."
+)
 
 
 class Failure(NamedTuple):
@@ -44,8 +53,8 @@ def run_all(
 ) -> Iterator[tuple[int, Result | None, Failure | None]]:
     """Apply ``function`` to every item; yields (index, result, failure) as they finish.
 
-    An item that fails with one of our errors gives a ``Failure`` and the others go on; any other
-    exception is raised.
+    An item that fails with one of our errors gives a ``Failure`` and the others go on; so does one
+    that kills its process ``TRIES`` times. Any other exception is raised.
 
     Raises
     ------
@@ -74,15 +83,47 @@ def _guarded(
 def _in_processes(
     function: Callable[[Item], Result], items: Sequence[Item], jobs: int
 ) -> Iterator[tuple[int, Result | None, Failure | None]]:
+    """Items in processes; one that dies takes none of the other items with it.
+
+    Processes take items in order, so when one has died, the item that killed it is among the first
+    unfinished ones. Each of these is tried again by itself, and then the rest go on together.
+    """
+    left, tries = list(range(len(items))), Counter[int]()
+    while left:
+        suspects = [i for i in left if tries[i]]
+        asked = suspects[:1] or left
+        done = set()
+        for i, result, failure in _in_pool(function, items, asked, jobs):
+            done.add(i)
+            yield i, result, failure
+        left = [i for i in left if i not in done]
+        for i in [i for i in asked if i not in done][:jobs]:
+            tries[i] += 1
+            if tries[i] == TRIES:
+                left.remove(i)
+                yield i, None, Failure(DIED, ResourceError.exit_code)
+
+
+def _in_pool(
+    function: Callable[[Item], Result], items: Sequence[Item], asked: Sequence[int], jobs: int
+) -> Iterator[tuple[int, Result | None, Failure | None]]:
+    """Some items in processes, until all are done or a process has died."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
     # A forked child inherits the locks of torch's and numba's threads; a fresh one has none.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(items)), mp_context=context) as pool:
-        waiting = {pool.submit(_guarded, function, item): i for i, item in enumerate(items)}
+    with ProcessPoolExecutor(min(jobs, len(asked)), mp_context=context) as pool:
+        try:
+            waiting = {pool.submit(_guarded, function, items[i]): i for i in asked}
+        except BrokenProcessPool:  # died while the items were still being handed out
+            return
         for future in as_completed(waiting):
-            result, error = future.result()
+            try:
+                result, error = future.result()
+            except BrokenProcessPool:
+                continue
             yield waiting[future], result, error
 
 
