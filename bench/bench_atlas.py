@@ -1,8 +1,10 @@
 """Subtypes, index and map of a large atlas: wall time, CPU time and peak memory of one run.
 
     python bench/bench_atlas.py [--quick] [--nuclei 1000000] [--landmarks 100000] [--threads 1]
+                                [--dimensions 448]
 
-The embeddings are synthetic (kinds within families in 128 dimensions, half precision). Everything
+The embeddings are synthetic (kinds within families, as many numbers as `nuc2vec` gives, half
+precision). Everything
 happens in a temporary folder, through the verb ``subtypes`` on an ATLAS folder, reading and writing
 included. ``--quick`` takes 30,000 nuclei.
 """
@@ -23,27 +25,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--nuclei", type=int, default=1_000_000)
     parser.add_argument("--landmarks", type=int, default=100_000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dimensions", type=int, default=448)
     found = parser.parse_args()
     if found.quick:
         found.nuclei, found.landmarks = 30_000, 5_000
     return found
 
 
-def embeddings(n: int, seed: int = 0) -> Any:
-    """``(n, 128)`` float16: 60 kinds in 12 families, spread in 24 directions, some noise."""
+def embeddings(n: int, width: int, seed: int = 0) -> Any:
+    """``(n, width)`` float16: 60 kinds in 12 families, spread in 24 directions, some noise."""
     import numpy as np
 
     from nucleoscope.data.atlas import unit_rows
 
     rng = np.random.default_rng(seed)
-    family = rng.normal(size=(12, 128))
-    kind = family[rng.integers(0, 12, 60)] + 0.7 * rng.normal(size=(60, 128))
-    mix = rng.normal(size=(24, 128)) / 24**0.5
-    out = np.empty((n, 128), np.float16)
+    family = rng.normal(size=(12, width))
+    kind = family[rng.integers(0, 12, 60)] + 0.7 * rng.normal(size=(60, width))
+    mix = rng.normal(size=(24, width)) / 24**0.5
+    out = np.empty((n, width), np.float16)
     for start in range(0, n, 50_000):
         m = min(50_000, n - start)
         raw = kind[rng.integers(0, 60, m)] + 0.8 * rng.normal(size=(m, 24)) @ mix
-        out[start : start + m] = unit_rows(raw + 0.3 * rng.normal(size=(m, 128)))
+        out[start : start + m] = unit_rows(raw + 0.3 * rng.normal(size=(m, width)))
     return out
 
 
@@ -99,10 +102,10 @@ def main() -> None:
         )
     )  # fmt: skip
     features = pd.DataFrame({"f_area_um2": 30 + 5 * rng.normal(size=n)})
-    print(f"{n:,} nuclei, {options.threads} thread(s)", flush=True)
+    print(f"{n:,} nuclei of {options.dimensions} numbers, {options.threads} thread(s)", flush=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "atlas"
-        write_atlas(folder, Atlas(table, embeddings(n), features=features))
+        write_atlas(folder, Atlas(table, embeddings(n, options.dimensions), features=features))
         del table, features
         timed(flow, ("read_atlas", "find_subtypes", "fit_map", "_levels", "_save"))
         wall, cpu = time.perf_counter(), time.process_time()
