@@ -189,6 +189,36 @@ def test_a_tampered_image_is_done_again_and_only_that(
     assert results(started) == results(finished)
 
 
+@pytest.mark.parametrize("options", [{"resume": True}, {"shard_of": "1/1"}])
+def test_a_table_of_somebody_else_is_never_replaced_by_going_on(
+    stacks: list[Path], instant: Path, tmp_path: Path, options: dict[str, object]
+) -> None:
+    place = tmp_path / "out" / "plaque_01"
+    place.mkdir(parents=True)
+    (place / "nuclei.csv").write_text("id,y,x\n1,2,3\n")
+    found = detect(stacks[:2], instant, tmp_path / "out", quiet=True, **options)  # type: ignore[arg-type]
+    assert isinstance(found, Found)
+    assert "not of an earlier detect" in found.failed["plaque_01"]
+    assert list(found.counts) == ["plaque_02"]
+    assert snapshot(place) == {"nuclei.csv": b"id,y,x\n1,2,3\n"}
+    whole = detect(stacks[:2], instant, tmp_path / "out", overwrite=True, quiet=True)
+    assert isinstance(whole, Found)
+    assert whole.failed == {}
+
+
+def test_what_an_interrupted_run_left_is_known_as_ours(
+    started: Path, instant: Path, stacks: list[Path], finished: Path
+) -> None:
+    place = started / "plaque_01"
+    (place / "image.json").unlink()
+    (place / "nuclei.parquet").unlink()
+    shutil.rmtree(place / "labels.ome.zarr")
+    (place / "image.unfinished").write_text("x")
+    assert again(stacks, instant, started) == ["plaque_01"]
+    assert results(started) == results(finished)
+    assert not (place / "image.unfinished").exists()
+
+
 def test_another_model_does_everything_again(
     started: Path, instant: Path, stacks: list[Path], tmp_path: Path
 ) -> None:

@@ -52,6 +52,8 @@ from nucleoscope.units import Spacing
 UNKNOWN_Z_STEP = 11.0
 CHECKPOINT = "checkpoint.safetensors"
 IMAGE_MANIFEST = "image.json"
+#: There while its results are being written, so that what an interrupted run left is known as ours.
+UNFINISHED = "image.unfinished"
 
 
 def train(
@@ -241,6 +243,7 @@ class _Task:
     model: Path
     folder: Path
     resume: bool
+    overwrite: bool
     how: _Looking
 
 
@@ -330,7 +333,7 @@ def detect(
     folder.mkdir(parents=True, exist_ok=True)
     guard.sweep_stale_temps(folder)
     tasks = [
-        _Task(image, outline, Path(model), folder, resume, how)
+        _Task(image, outline, Path(model), folder, resume, overwrite, how)
         for image, outline in zip(many, outlines, strict=True)
     ]
     tasks = shard(tasks, shard_of)
@@ -390,11 +393,14 @@ def _detect_to_files(task: _Task, tell: Any = None) -> dict[str, Any]:
         kept = _still_good(place, stamp)
         if kept is not None:
             return kept
+    if not task.overwrite:
+        _refuse_foreign(place)
     report = None if tell is None else (lambda done, n: tell(0.9 * done / n, name))
     found, files, notes = _detect_one(
         load_model(task.model), task.image, task.roi, task.how, report
     )
     place.mkdir(parents=True, exist_ok=True)
+    guard.write_text(place / UNFINISHED, "nucleoscope detect is writing here\n", overwrite=True)
     (place / IMAGE_MANIFEST).unlink(missing_ok=True)
     write_table(found.table, place, overwrite=True)
     write_labels(place / "labels.ome.zarr", found.labels, table=found.table, overwrite=True)
@@ -406,7 +412,25 @@ def _detect_to_files(task: _Task, tell: Any = None) -> dict[str, Any]:
         },
     }  # fmt: skip
     guard.write_json(place / IMAGE_MANIFEST, entry, overwrite=True)
+    (place / UNFINISHED).unlink(missing_ok=True)
     return entry
+
+
+def _refuse_foreign(place: Path) -> None:
+    """Refuse to replace a table in a folder where no ``detect`` was at work.
+
+    Raises
+    ------
+    CallError
+        Names it.
+    """
+    signs = (IMAGE_MANIFEST, UNFINISHED, "nuclei.parquet", "labels.ome.zarr")
+    table = place / "nuclei.csv"
+    if table.exists() and not any((place / sign).exists() for sign in signs):
+        raise CallError(
+            f"{table}: it is not of an earlier detect; give another folder, or --overwrite to "
+            "replace it."
+        )
 
 
 def _stamp(task: _Task) -> dict[str, Any]:
