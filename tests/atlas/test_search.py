@@ -107,6 +107,18 @@ def test_many_queries_go_through_an_index(monkeypatch: pytest.MonkeyPatch) -> No
     assert np.array_equal(nearest_many(reference, reference, 3).rows[:, 0], exact.rows[:, 0])
 
 
+def test_queries_in_blocks_get_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = vectors(300)
+    index = build_index(reference)
+    keep = np.arange(300) % 3 > 0
+    whole = [search_index(index, reference[:40], 5, keep=k) for k in (None, keep)]
+    monkeypatch.setattr(search, "_QUERIES", 7)
+    for before, k in zip(whole, (None, keep), strict=True):
+        after = search_index(index, reference[:40], 5, keep=k)
+        assert np.array_equal(before.rows, after.rows)
+        assert np.allclose(before.similarity, after.similarity, atol=1e-6)
+
+
 def test_what_cannot_be_compared_is_one_sentence() -> None:
     with pytest.raises(InputError, match="one encoder"):
         nearest(vectors(2, 3), vectors(2, 4), 1)

@@ -24,6 +24,8 @@ Int64s = NDArray[np.int64]
 EXACT_BELOW = 300_000
 #: Pairs of vectors that are compared one by one; beyond, many queries go through an index too.
 MOST_PAIRS = 5_000_000_000
+#: Queries that go through an index at a time; more need memory and gain nothing.
+_QUERIES = 100_000
 #: Groups that a query looks into.
 PROBES = 64
 _ROWS = 512  # a block of scores stays in the cache
@@ -186,6 +188,12 @@ def search_index(
     _check(queries, index.vectors.shape, k, keep)
     if n_probes < 1:
         raise CallError(f"n_probes={n_probes}: expected at least 1.")
+    if len(queries) > _QUERIES:
+        parts = [
+            search_index(index, queries[i : i + _QUERIES], k, n_probes=n_probes, keep=keep)
+            for i in range(0, len(queries), _QUERIES)
+        ]
+        return Neighbours(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     turned = np.asarray(queries, dtype=np.float32)
     if keep is not None and int(keep.sum()) < EXACT_BELOW:
         kept = keep[index.order]
