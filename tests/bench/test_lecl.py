@@ -58,7 +58,11 @@ def figures_of(run: Run, good: int) -> dict[str, Any]:
         images = [{"image": "a", "aji": good / 100, "pq": 0.5, "dice": 0.8}]
         return {"train": train, "images": images, "aji": good / 100}
     names = trials.conditions() if part == "simulator" else trials.COHORTS
-    return {"train": train, **dict.fromkeys(names, found)}
+    figures = {"train": train, **dict.fromkeys(names, found)}
+    if part == "plaque" and run.parameters["recipe"] in ("emip", "lecl-paper"):
+        more = group((good + 5, 0, 95 - good), (good + 5, 0, 95 - good))
+        figures[trials.LINKED] = dict.fromkeys(names, more)
+    return figures
 
 
 GOOD = {"mip": 60, "emip": 70, "lecl-paper": 80, "lecl": 99, "full": 100}
@@ -169,6 +173,15 @@ def test_figures_are_taken_by_seed_and_image(whole: Results) -> None:
         2 * 60 / (2 * 60 + 40)
     )
     assert read.scored([], "positive") is read.UNKNOWN
+
+
+def test_a_network_judged_twice_has_two_rows(whole: Results) -> None:
+    united, linked = (
+        read.scored(whole.groups("plaque", what, "d2_dev"), "positive", "recall").mean
+        for what in ("emip", "emip+linked")
+    )
+    assert linked == pytest.approx(united + 0.05)
+    assert whole.groups("plaque", "lecl+linked", "d2_dev") == []
 
 
 def test_f_c_is_that_of_the_metrics() -> None:

@@ -19,9 +19,12 @@ from nucleoscope.view.page import Block, Code, Page, Picture, Section, Table
 
 #: Rows of Table 1: part, variant, label.
 ROWS = (
-    ("plaque", "mip", "mip"), ("plaque", "emip", "emip"), ("plaque", "qu", "qu"),
-    ("plaque", "lecl-paper", "lecl-paper"), ("plaque", "full", "full"),
-    ("plaque", "classical", "classical"), ("plaque", "lecl", "lecl"),
+    ("plaque", "mip", "mip"),
+    ("plaque", "emip", "emip"), ("plaque", "emip+linked", "emip, slices linked by overlap"),
+    ("plaque", "qu", "qu"),
+    ("plaque", "lecl-paper", "lecl-paper"),
+    ("plaque", "lecl-paper+linked", "lecl-paper, slices linked by overlap"),
+    ("plaque", "full", "full"), ("plaque", "classical", "classical"), ("plaque", "lecl", "lecl"),
     ("default", "lecl", "lecl, default minutes"),
 )  # fmt: skip
 #: Moradinasab et al. 2023, Table 1: NP and NC, precision, recall, F1 on their D1, then D2.
@@ -242,7 +245,7 @@ def _against(name: str, rows: Sequence[tuple[float, Spread]]) -> Series:
 
 def _condition_table(results: Results, names: Sequence[str], kind: str, head: str) -> Table:
     """F1 of every recipe under simulated conditions."""
-    recipes = [what for part, what, _ in ROWS if part == "plaque"]
+    recipes = [what for part, what, _ in ROWS if part == "plaque" and "+" not in what]
     rows = []
     for recipe in recipes:
         groups = {name: results.groups("simulator", recipe, name) for name in names}
@@ -367,6 +370,8 @@ def _cost(results: Results) -> Iterator[Block]:
     """What a training took."""
     rows = []
     for part, what, label in ROWS:
+        if "+" in what:
+            continue  # the network of the row before
         records = results.of(part, what)
         trained = [record["figures"]["train"] for record in records]
         speed = [record["figures"]["d2_dev"]["seconds_per_image"] for record in records]

@@ -48,8 +48,15 @@ class Results:
         return min(len(self.of(part, what)) for part, what in keys)
 
     def groups(self, part: str, what: str, group: str) -> list[Mapping[str, Any]]:
-        """What was found in a group of images (``d2_dev``), one per finished seed."""
-        return [record["figures"][group] for record in self.of(part, what)]
+        """What was found in a group of images (``d2_dev``), one per finished seed.
+
+        ``emip+linked`` is ``emip`` with its slices linked by overlap.
+        """
+        what, _, other = what.partition("+")
+        figures = [record["figures"] for record in self.of(part, what)]
+        if other:
+            figures = [each[other] for each in figures if other in each]
+        return [each[group] for each in figures]
 
     def folds(self, part: str, variant: str, layout: str) -> list[Mapping[str, Any]]:
         """H&E: the figures of every finished fold, in the order of folds."""
