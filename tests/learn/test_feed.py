@@ -487,3 +487,18 @@ def test_stacks_are_never_inked(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = [crop.image for crop in crops(balls(), 3)]
     monkeypatch.setattr(feed, "SPILT", 0.0)
     assert all(np.array_equal(a, c.image) for a, c in zip(usual, crops(balls(), 3), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_voronoi_labels_are_turned_with_the_nuclei_and_end_under_ink(seed: int) -> None:
+    plain = spots()
+    lesson = turned(
+        replace(plain, voronoi=plain.instances), (20, 30), 80, np.random.default_rng(seed)
+    )
+    assert lesson.voronoi is not None
+    assert lesson.voronoi.any()
+    assert np.array_equal(lesson.voronoi, lesson.instances)
+    whole = replace(plain, voronoi=plain.instances)
+    _, under = spilt(np.full((3, 1, 120, 120), 0.9, np.float32), whole, np.random.default_rng(seed))
+    assert under.voronoi is not None
+    assert np.array_equal(under.voronoi, under.instances)

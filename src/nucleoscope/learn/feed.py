@@ -205,17 +205,13 @@ def turned(lesson: Lesson, window: tuple[int, int], side: int, rng: np.random.Ge
     data = np.stack([read(c, 1, mode="mirror") for c in lesson.volume.data[:, 0]])[:, None]
     instances = read(lesson.instances[0], 0)[None]
     foreground = read(lesson.foreground[0], 0, cval=UNLABELLED)[None]
+    voronoi = None if lesson.voronoi is None else read(lesson.voronoi[0], 0)[None]
     centres = lesson.centres.copy()
     centres[:, 1:] = (lesson.centres[:, 1:] - start) @ np.linalg.inv(matrix).T
-    volume = replace(lesson.volume, data=data)
     return replace(
-        lesson,
-        volume=volume,
-        instances=instances,
-        foreground=foreground,
-        centres=centres,
-        voronoi=None,
-    )
+        lesson, volume=replace(lesson.volume, data=data), instances=instances,
+        foreground=foreground, centres=centres, voronoi=voronoi,
+    )  # fmt: skip
 
 
 def spilt(
@@ -227,17 +223,19 @@ def spilt(
     """
     density, cover = spill((image.shape[-2], image.shape[-1]), rng)
     image = np.sqrt(image**2 * np.exp(-density)[:, None])
-    hidden, open_ = (cover > 0.7) & (density.max(axis=0) > OPAQUE), cover < 0.2
-    instances = np.where(open_, lesson.instances, 0)
-    foreground = np.where(open_, lesson.foreground, UNLABELLED).astype(np.uint8)
+    hidden, clear = (cover > 0.7) & (density.max(axis=0) > OPAQUE), cover < 0.2
+    instances = np.where(clear, lesson.instances, 0)
+    foreground = np.where(clear, lesson.foreground, UNLABELLED).astype(np.uint8)
     foreground[:, hidden] = BACKGROUND
+    voronoi = None if lesson.voronoi is None else np.where(clear, lesson.voronoi, 0)
     at = np.rint(lesson.centres[:, 1:]).astype(np.int64)
     inside = ((at >= 0) & (at < cover.shape)).all(axis=1)
     at = at.clip(0, np.array(cover.shape) - 1)
-    seen = ~inside | open_[at[:, 0], at[:, 1]]
+    seen = ~inside | clear[at[:, 0], at[:, 1]]
     return image, replace(
-        lesson, instances=instances, foreground=foreground, is_taught=lesson.is_taught & seen
-    )
+        lesson, instances=instances, foreground=foreground, voronoi=voronoi,
+        is_taught=lesson.is_taught & seen,
+    )  # fmt: skip
 
 
 def _window(lesson: Lesson, side: int, rng: np.random.Generator) -> tuple[int, int]:
