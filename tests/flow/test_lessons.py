@@ -31,7 +31,7 @@ def test_a_lesson_of_the_default_recipe_is_the_whole_stack(stacks: list[Path]) -
 @pytest.mark.parametrize("name", ["mip", "emip", "lecl-paper"])
 def test_a_lesson_of_a_projection_has_one_slice(stacks: list[Path], name: str) -> None:
     config, lessons = prepare(examples(stacks), recipe(name))
-    assert (config.decode, config.typing) == ("slices", "any_slice")
+    assert (config.decode, config.typing) == ("linked", "any_slice")
     for example, lesson in zip(examples(stacks), lessons, strict=True):
         assert lesson.volume.shape == (1, *example.volume.shape[1:])
         assert (lesson.centres[:, 0] == 0).all()

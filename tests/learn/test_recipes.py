@@ -98,9 +98,9 @@ def test_an_unknown_network_cannot_be_built() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("mip", ("mip", "paper", "pixel", "paper", "any_slice", "slices", 0.0)),
-        ("emip", ("emip", "paper", "pixel", "paper", "any_slice", "slices", 0.0)),
-        ("lecl-paper", ("emip", "paper", "pixel", "paper", "any_slice", "slices", 1.0)),
+        ("mip", ("mip", "paper", "pixel", "paper", "any_slice", "linked", 0.0)),
+        ("emip", ("emip", "paper", "pixel", "paper", "any_slice", "linked", 0.0)),
+        ("lecl-paper", ("emip", "paper", "pixel", "paper", "any_slice", "linked", 1.0)),
         ("qu", ("emip", "paper", "qu", "paper", "any_slice", "components", 0.0)),
         ("full", (None, "labels", "pixel", "hovernet", "nucleus", "linked", 0.0)),
         ("lecl", (None, "default", "nucleus", "default", "nucleus", "peaks", 0.1)),

@@ -53,8 +53,8 @@ def _f1(results: Results, part: str, what: str, group: str, kind: str = "positiv
 def _plaque(results: Results) -> Iterator[Row]:
     """Recipes against each other, and the default against its goals."""
     for better, worse, least in (
-        ("emip", "mip", 0.001), ("emip+linked", "mip", 0.001),
-        ("lecl", "lecl-paper", 0.05), ("lecl", "lecl-paper+linked", 0.05),
+        ("emip", "mip", 0.001), ("emip+united", "mip", 0.001),
+        ("lecl", "lecl-paper", 0.05), ("lecl", "lecl-paper+united", 0.05),
     ):  # fmt: skip
         gain = _f1(results, "plaque", better, "d2_dev") - _f1(results, "plaque", worse, "d2_dev")
         seeds = min(len(results.groups("plaque", one, "d2_dev")) for one in (better, worse))

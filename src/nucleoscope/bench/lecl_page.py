@@ -20,10 +20,10 @@ from nucleoscope.view.page import Block, Code, Page, Picture, Section, Table
 #: Rows of Table 1: part, variant, label.
 ROWS = (
     ("plaque", "mip", "mip"),
-    ("plaque", "emip", "emip"), ("plaque", "emip+linked", "emip, slices linked by overlap"),
-    ("plaque", "qu", "qu"),
+    ("plaque", "emip", "emip"), ("plaque", "emip+united", "emip, united as published"),
+    ("plaque", "qu", "qu"), ("plaque", "qu+united", "qu, united as published"),
     ("plaque", "lecl-paper", "lecl-paper"),
-    ("plaque", "lecl-paper+linked", "lecl-paper, slices linked by overlap"),
+    ("plaque", "lecl-paper+united", "lecl-paper, united as published"),
     ("plaque", "full", "full"), ("plaque", "classical", "classical"), ("plaque", "lecl", "lecl"),
     ("default", "lecl", "lecl, default minutes"),
 )  # fmt: skip

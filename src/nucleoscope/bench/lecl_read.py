@@ -50,7 +50,7 @@ class Results:
     def groups(self, part: str, what: str, group: str) -> list[Mapping[str, Any]]:
         """What was found in a group of images (``d2_dev``), one per finished seed.
 
-        ``emip+linked`` is ``emip`` with its slices linked by overlap.
+        ``emip+united`` is ``emip`` with its slices united as published.
         """
         what, _, other = what.partition("+")
         figures = [record["figures"] for record in self.of(part, what)]

@@ -38,8 +38,8 @@ from nucleoscope.simulator import simulate
 
 #: Cohorts of the plaque stacks that judge; d1_train teaches.
 COHORTS = ("d1_test", "d2_dev")
-#: Figures of the same network with slices linked by overlap in place of the published union.
-LINKED = "linked"
+#: Figures of the same network with slices united as published instead of linked by overlap.
+UNITED = "united"
 #: Simulated stacks to learn from, and the conditions to be judged under.
 SIMULATED = {"n": 6, "size": 384, "seed": 11}
 JUDGED = {"n": 3, "size": 384, "seed": 12}
@@ -162,8 +162,8 @@ def find(images: Sequence[Path], place: Place, output: Path) -> float:
 def plaque(run: Run, place: Place) -> dict[str, Any]:
     """Train on d1_train, with all its points or some, and judge both other cohorts.
 
-    Recipes that unite nuclei over slices as published are judged a second time with slices linked
-    by overlap, for the union loses nuclei whatever the network finds.
+    Published recipes that look at slices are judged a second time with the slices united as
+    published, which loses nuclei whatever the network finds.
     """
     images = images_of(place.data, "d1_train")
     figures: dict[str, Any] = {}
@@ -180,15 +180,16 @@ def plaque(run: Run, place: Place) -> dict[str, Any]:
             figures[group] = judge(output, place.data / "plaque")
             figures[group]["seconds_per_image"] = seconds
         model = load_model(place.folder / "model")
-        if model.config.decode == "slices":
-            figures[LINKED] = {}
+        if model.config.projection == "emip":
+            figures[UNITED] = {}
             other = Place(place.data, Path(temp, "other"), place.quiet)
-            linked = model.config.model_copy(update={"decode": "linked"})
-            save_model(replace(model, config=linked), other.folder / "model")
+            way = {"linked": "united", "components": "components-united"}[model.config.decode]
+            united = model.config.model_copy(update={"decode": way})
+            save_model(replace(model, config=united), other.folder / "model")
             for group in COHORTS:
-                output = Path(temp, f"{group} linked")
+                output = Path(temp, f"{group} united")
                 find(images_of(place.data, group), other, output)
-                figures[LINKED][group] = judge(output, place.data / "plaque")
+                figures[UNITED][group] = judge(output, place.data / "plaque")
     return figures
 
 

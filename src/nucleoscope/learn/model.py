@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +21,7 @@ from nucleoscope.learn.nets import NETWORKS, Network, build_network
 from nucleoscope.learn.typing import Typer
 from nucleoscope.nuclei.markers import FEATURES, Learned
 from nucleoscope.nuclei.peaks import PeakSettings
+from nucleoscope.nuclei.slices import Way
 
 #: Version of ``model.json``; raised when its meaning changes.
 FORMAT = 1
@@ -81,7 +82,7 @@ class ModelConfig(_Part):
     valley: float = Field(gt=0, le=1)
     slice_px: float = Field(gt=0)
     typing: str = "nucleus"
-    decode: str = "peaks"
+    decode: Literal["peaks", Way] = "peaks"
     projection: str | None = None
     marker_rules: tuple[MarkerSpec, ...] = ()
     has_typer: bool = False

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from nucleoscope.errors import CallError
+from nucleoscope.nuclei.slices import Way
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Recipe:
         ``nucleus``: pooled over the nucleus's own slices. ``any_slice``: positive where any slice
         is (the paper's rule).
     decode
-        ``peaks`` of the centre map in 3D; ``slices``: HoVer-Net's way slice by slice, centroids
-        united as published; ``linked``: the same, slices linked by overlap; ``components`` of the
-        foreground slice by slice, united as published.
+        ``peaks`` of the centre map in 3D; ``linked``: HoVer-Net's way slice by slice, slices linked
+        by overlap; ``components`` of the foreground slice by slice, linked; either ``united`` as
+        published instead, which fuses neighbours (``nuclei.slices``).
     context
         Neighbouring slices the network sees on either side.
     steps
@@ -99,7 +100,7 @@ class Recipe:
     objective: Literal["nucleus", "pixel", "qu"] = "nucleus"
     losses: Literal["default", "paper", "hovernet"] = "default"
     typing: Literal["nucleus", "any_slice"] = "nucleus"
-    decode: Literal["peaks", "slices", "linked", "components"] = "peaks"
+    decode: Literal["peaks", Way] = "peaks"
     context: int = 2
     steps: int = 2500
     batch: int = 4
@@ -153,7 +154,7 @@ _PAPER = Recipe(
     objective="pixel",
     losses="paper",
     typing="any_slice",
-    decode="slices",
+    decode="linked",
     context=0,
     batch=8,
     crop=192,

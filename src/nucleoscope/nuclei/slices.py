@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -12,11 +14,14 @@ from nucleoscope.nuclei.hover import decode as decode_hover
 from nucleoscope.nuclei.link import Setting, link
 from nucleoscope.nuclei.peaks import Peaks
 
+#: Instances by HV maps or connected parts; slices linked by overlap, or united as published.
+Way = Literal["linked", "united", "components", "components-united"]
 #: Way to decode -> whether slices are decoded by HV maps, and how they are linked.
 WAYS: dict[str, tuple[bool, Setting]] = {
-    "slices": (True, "paper"),
     "linked": (True, "default"),
-    "components": (False, "paper"),
+    "united": (True, "paper"),
+    "components": (False, "default"),
+    "components-united": (False, "paper"),
 }
 #: Components of fewer pixels are dropped (Qu et al. 2019).
 LEAST = 20
@@ -52,7 +57,7 @@ def components(foreground: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def nuclei_by_slice(
-    maps: StackMaps, shape: tuple[int, int, int], *, decode: str = "slices"
+    maps: StackMaps, shape: tuple[int, int, int], *, decode: Way = "linked"
 ) -> tuple[NDArray[np.int32], Peaks]:
     """Decode every slice by itself and link the slices.
 
@@ -64,9 +69,10 @@ def nuclei_by_slice(
     shape
         ``(Z, Y, X)`` of the instance map to make.
     decode
-        ``slices`` as HoVer-Net does, centroids within a disc united over all slices (LECL);
-        ``linked`` the same, but slices are linked by overlap; ``components`` of the foreground
-        (Qu et al. 2019), united as ``slices`` are.
+        ``linked``: every slice as HoVer-Net does, then linked by overlap; ``united``: centroids
+        within a disc united over all slices instead (LECL's published inference, which fuses
+        neighbours above and below each other); ``components`` of the foreground (Qu et al. 2019),
+        linked; ``components-united``.
 
     Returns
     -------
