@@ -4,7 +4,7 @@ Stained tiles of the 2018 Data Science Bowl (BBBC038, CC0) with their outlines, 
 The tiles do not say their scale: where the median nucleus covers more than 600 pixels they are
 taken for 40x (0.25 um per pixel), the others for 20x (0.5). The simulated scenes are 0.25.
 
-    OMP_NUM_THREADS=1 python bench/train_nuc2vec_small.py --data DIR [--output DIR] [--steps 250]
+    OMP_NUM_THREADS=1 python bench/train_nuc2vec_small.py --data DIR [--output DIR] [--steps N]
         [--results bench/results/nuc2vec] [--card-only]
 
 ``--card-only`` writes the card again, with the figures of ``nucleoscope bench nuc2vec``.
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output", type=Path, default=SHIPPED / NAME)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, help="instead of the recipe's own")
     parser.add_argument("--results", type=Path, default=Path("bench/results/nuc2vec"))
     parser.add_argument("--card-only", action="store_true")
     given = parser.parse_args()

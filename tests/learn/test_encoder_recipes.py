@@ -37,6 +37,7 @@ def test_ours_keeps_size_and_tint_and_its_negatives_on_the_slide() -> None:
     assert ours.same_slide
     assert ours.output == "features"
     assert ours.context_weight == 0.3
+    assert ours.steps == 60
 
 
 @pytest.mark.parametrize("name", sorted(ENCODER_RECIPES))
@@ -51,7 +52,8 @@ def test_another_loss_takes_its_own_numbers() -> None:
     assert encoder_recipe("nuc2vec", loss="vicreg").loss_settings == ()
     same = encoder_recipe("nuc2vec", loss="dcl")
     assert same == encoder_recipe("nuc2vec")
-    assert encoder_recipe("nuc2vec", encoder="resnet18").encoder == "resnet18"
+    other = encoder_recipe("nuc2vec", encoder="resnet18")
+    assert (other.encoder, other.steps) == ("resnet18", None)
 
 
 def test_what_does_not_exist_or_cannot_be_is_refused() -> None:

@@ -128,6 +128,34 @@ def test_the_outline_enters_no_convolution() -> None:
             } == {3, 16, 32, 64, 128}  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["outlined", "layered"])
+def test_after_balancing_columns_have_one_spread_and_narrow_parts_weigh_more(name) -> None:
+    torch.manual_seed(1)
+    encoder = build_encoder(name).eval()
+    seen = crops(encoder, 64)
+    with torch.no_grad():
+        before = encoder(seen)
+        encoder.balance(before)
+        after = encoder(seen)
+        spread = after.std(0, correction=0)
+        changing = before.std(0, correction=0) > 0.02 * before.std(0, correction=0).mean()
+        width = torch.tensor([float(w) for w in encoder.parts for _ in range(w)])
+        assert torch.allclose(
+            (spread * width)[changing], torch.ones(int(changing.sum())), atol=0.02
+        )
+        # Once more changes nothing: it does not build upon itself.
+        encoder.balance(after)
+        assert torch.allclose(encoder(seen), after, rtol=1e-4, atol=1e-6)
+
+
+def test_balancing_by_nuclei_that_are_all_alike_changes_nothing() -> None:
+    encoder = build_encoder("layered").eval()
+    encoder.balance(torch.ones(5, encoder.width))
+    assert torch.equal(encoder.scale, torch.ones(encoder.width))
+    encoder.balance(torch.ones(1, encoder.width) * 3)
+    assert torch.equal(encoder.scale, torch.ones(encoder.width))
+
+
 def test_folding_leaves_what_cannot_be_traced() -> None:
     module = Branching().train()
     assert folded(module) is module

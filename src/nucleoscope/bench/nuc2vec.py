@@ -84,8 +84,11 @@ def _run(what: str, layout: str, seed: int, budget: Budget) -> Run:
     is_trained = what in ENCODER_RECIPES
     number = seed % FOLDS
     steps = budget.steps
+    own = ENCODER_RECIPES[what].steps if is_trained else None
     if steps is not None and what == "nuc2vec-paper":
         steps = max(2, round(steps / STEPS_OF_OURS))
+    elif own is not None:
+        steps = min(own, steps or own)
     parameters = {
         "what": what, "layout": layout, "fold": number, "folds": FOLDS, "seed": seed,
         "minutes": budget.minutes if is_trained and budget.steps is None else None,
@@ -239,7 +242,8 @@ def _vectors(
     if what == "features":
         return seen.features.to_numpy(dtype=np.float32), None
     if what == "random":
-        model = untrained(encoder_recipe("nuc2vec"), seed=seed)
+        taught = _outside(all_of, test)
+        model = untrained(encoder_recipe("nuc2vec"), seed=seed, store=taught)
     elif what in shipped_encoders():
         model = load_encoder(what)
     else:
@@ -247,12 +251,17 @@ def _vectors(
     return embed(model, seen.crops).astype(np.float32), model
 
 
+def _outside(all_of: Tissue, test: Sequence[str]) -> CropStore:
+    """The crops of the tiles that are not judged."""
+    return all_of.crops.take(np.flatnonzero(~np.isin(all_of.tiles, list(test))))
+
+
 def _trained(run: Run, place: Place, all_of: Tissue, test: Sequence[str]) -> EncoderModel:
     """An encoder trained on the nuclei of the other tiles; goes on where it was interrupted."""
     folder, settings = place.folder / "encoder", run.parameters
     if (folder / "model.json").is_file():
         return load_encoder(folder)
-    seen = all_of.crops.take(np.flatnonzero(~np.isin(all_of.tiles, list(test))))
+    seen = _outside(all_of, test)
     checkpoint = place.folder / "checkpoint.safetensors"
     limits = EncoderSettings(
         minutes=float("inf") if settings["steps"] is not None else settings["minutes"],

@@ -34,6 +34,8 @@ STRUCTURE = (
     ("ari", "ARI"), ("ami", "AMI"), ("purity_fine", "purity at 4k"),
     ("retrieval", "precision at 10, other tiles"), ("same_slide", "nearest of the same tile"),
 )  # fmt: skip
+#: Two weighted F1s this near are called level: half of what a repetition differs by.
+LEVEL = 0.005
 CHANGED = ("rotation", "stain", "blur", "background", "size")
 Key = tuple[str, str]
 
@@ -54,8 +56,9 @@ def render(budget: Budget, runs: Sequence[Run], records: Records, left: Mapping[
             (
                 Code(f"nucleoscope bench nuc2vec --data DIR --docs docs{_flag(budget)}"),
                 "Outlines and features come from the clicks alone. Neighbours, regularisation and "
-                "standardisation are chosen on a fifth of the training tiles. Given steps, "
-                "nuc2vec-paper makes one for forty of nuc2vec, which takes about as long. "
+                "standardisation are chosen on a fifth of the training tiles. nuc2vec ends after "
+                "the steps of its recipe when the budget allows more; given steps, nuc2vec-paper "
+                "makes one for forty, which takes about as long as forty of nuc2vec. "
                 "nuc2vec-small is the encoder that comes with nucleoscope; it has not seen these "
                 "tiles. The frozen network is judged by bench/bench_imagenet.py. "
                 + provenance(records),
@@ -206,21 +209,23 @@ def _claims(
 ) -> Iterator[tuple[str, str, bool]]:
     for layout in ("interleaved", "blocks"):
         for other in ("random", "thumbnails", "imagenet", "features"):
-            text = f"nuc2vec above {other} ({layout}), kNN and linear"
+            reaches = other == "features"
+            verb = f"reaches {other} (within {LEVEL:g})" if reaches else f"above {other}"
+            text = f"nuc2vec {verb} ({layout}), kNN and linear"
             pairs = [
                 _gain(figures, layout, ("nuc2vec", "nuc2vec", name), (other, other, name))
                 for name in ("knn_f1", "linear_f1")
             ]
-            yield from _claim(text, pairs)
+            yield from _claim(text, pairs, least=-LEVEL if reaches else 0.0)
         yield from _joint_claims(figures, layout)
-        # At equal time and on the same nuclei.
+        # On the same nuclei.
         ours, paper = ("nuc2vec", "nuc2vec"), ("nuc2vec-paper", "nuc2vec-paper")
         pairs = [
             _gain(figures, layout, (*ours, name), (*paper, name), part="sample")
             for name in ("knn_f1", "linear_f1")
         ]
-        yield from _claim(f"nuc2vec above nuc2vec-paper at equal time ({layout}), kNN and linear",
-                          pairs)  # fmt: skip
+        text = f"nuc2vec above nuc2vec-paper given no less time ({layout}), kNN and linear"
+        yield from _claim(text, pairs)
     every = [f for (w, _), many in figures.items() if w == "nuc2vec" for f in many]
     for kind in ("rotation", "stain", "background"):
         cosine = spread([f["invariance"][kind] for f in every if f["invariance"]]).mean
@@ -248,14 +253,16 @@ def _gain(
     return spread([values[0][seed] - values[1][seed] for seed in both])
 
 
-def _claim(text: str, gains: Sequence[Spread]) -> Iterator[tuple[str, str, bool]]:
-    """A claim that every mean gain is above zero; none where one is not known."""
+def _claim(
+    text: str, gains: Sequence[Spread], *, least: float = 0.0
+) -> Iterator[tuple[str, str, bool]]:
+    """A claim that every mean gain is above ``least``; none where one is not known."""
     if all(math.isfinite(gain.mean) for gain in gains):
         shown = ", ".join(
             f"{gain.mean:+.3f}" + (f" ± {gain.sd:.3f}" if math.isfinite(gain.sd) else "")
             for gain in gains
         )
-        yield text, shown, min(gain.mean for gain in gains) > 0
+        yield text, shown, min(gain.mean for gain in gains) > least
 
 
 def _joint_claims(

@@ -68,7 +68,7 @@ def train_encoder(
     minutes
         Longest training time, cutting the crops not counted.
     steps
-        Training steps instead of the recipe's epochs; with ``minutes=inf`` a run is exactly
+        Training steps instead of the recipe's own length; with ``minutes=inf`` a run is exactly
         repeatable.
     most
         Nuclei to learn from; of more, so many are drawn.

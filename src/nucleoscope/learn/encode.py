@@ -61,6 +61,8 @@ WARM_UP = 20
 CHECKS = 20
 #: Vectors a check looks at.
 SEEN = 512
+#: Nuclei by whose vectors the columns of an embedding are scaled.
+SCALED_BY = 4096
 #: The published schedule: a tenth of the learning rate from each of these shares of the training.
 TENTHS = (0.6, 0.8)
 #: The encoder of the surroundings.
@@ -78,7 +80,7 @@ class EncoderSettings:
     Parameters
     ----------
     minutes
-        Longest time; ``inf`` leaves it to the recipe's epochs, and only then is a run bit-for-bit
+        Longest time; ``inf`` leaves it to the recipe's length, and only then is a run bit-for-bit
         the same again.
     seed
         Of the weights and of every draw.
@@ -89,7 +91,7 @@ class EncoderSettings:
     resume
         Go on from that file.
     steps
-        Instead of the recipe's epochs.
+        Instead of the recipe's own length.
     """
 
     minutes: float = 30.0
@@ -224,7 +226,8 @@ def _prepare(
     if len(rows) < len(store) or not isinstance(store.morphology, np.ndarray):
         store = store.take(rows)
     slides = Slides.of(store.slide)
-    steps = settings.steps or recipe.epochs * max(1, len(store) // recipe.batch)
+    epochs = recipe.epochs * max(1, len(store) // recipe.batch)
+    steps = settings.steps or (recipe.steps if module is None else None) or epochs
     config = describe(recipe, typical_radius(store.mask, MORPHOLOGY_MPP), module)
     # Made once: every key view looks them up.
     ours = recipe.views if isinstance(recipe.views, ViewSettings) else None
@@ -281,15 +284,25 @@ def describe(
     )
 
 
-def untrained(recipe: EncoderRecipe, *, seed: int = 0, radius: float = 14.0) -> EncoderModel:
+def untrained(
+    recipe: EncoderRecipe, *, seed: int = 0, radius: float = 14.0, store: CropStore | None = None
+) -> EncoderModel:
     """The recipe's encoder with its random start: the baseline of every comparison.
+
+    Parameters
+    ----------
+    store
+        Crops by which its columns are scaled, as those of a trained encoder are.
 
     >>> from nucleoscope.learn.encoder_recipes import encoder_recipe
     >>> untrained(encoder_recipe("nuc2vec")).config.dimensions
     448
     """
     config = describe(recipe, radius)
-    return EncoderModel(config, build_net(config, seed=seed).eval())
+    net = build_net(config, seed=seed).eval()
+    if store is not None:
+        _balance(net, store, config, recipe.views, seed)
+    return EncoderModel(config, net)
 
 
 def _start(run: _Run, module: nn.Module | None) -> _State:
@@ -510,7 +523,8 @@ def _check(state: _State, run: _Run, loss: float) -> None:
 
 def _finished(state: _State, run: _Run) -> EncoderModel:
     """The network that is used: the query encoder as published, else the average."""
-    net = state.net if state.queue is not None else state.teacher
+    net = (state.net if state.queue is not None else state.teacher).eval()
+    _balance(net, run.store, run.config, run.recipe.views, run.settings.seed)
     last = state.history[-1]
     training = {
         "nuclei": len(run.store),
@@ -523,7 +537,29 @@ def _finished(state: _State, run: _Run) -> EncoderModel:
         "seed": run.settings.seed,
         "history": state.history,
     }
-    return EncoderModel(run.config.model_copy(update={"training": training}), net.eval())
+    return EncoderModel(run.config.model_copy(update={"training": training}), net)
+
+
+@torch.no_grad()
+def _balance(
+    net: EncoderNet,
+    store: CropStore,
+    config: EncoderConfig,
+    views: ViewSettings | PaperViews,
+    seed: int,
+) -> None:
+    """Scale the columns of both embeddings by some of the nuclei, seen plainly."""
+    store = store.take(np.sort(generator(seed, 4).permutation(len(store))[:SCALED_BY]))
+    looks = [(net.encoder, views, store, config if _channels(config) == 4 else None)]
+    if net.context is not None:
+        around = replace(store, morphology=store.context)
+        looks.append((net.context, context_views(config), around, None))
+    for encoder, seen_as, crops, outlined in looks:
+        if encoder.parts:
+            rows_in_turn = np.array_split(np.arange(len(crops)), -(-len(crops) // 256))
+            made = [_plain(crops, seen_as, some, outlined) for some in rows_in_turn]
+            vectors = [encoder(torch.from_numpy(one).permute(0, 3, 1, 2)) for one in made]
+            encoder.balance(torch.cat(vectors))
 
 
 # Checkpoints ------------------------------------------------------------------------------------

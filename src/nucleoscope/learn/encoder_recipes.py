@@ -28,6 +28,8 @@ class EncoderRecipe:
         Nuclei per step; each is seen twice.
     epochs
         How often every nucleus is seen, unless the time ends first.
+    steps
+        A fixed number of steps instead of epochs, for the recipe's own encoder only.
     optimiser, learning_rate, weight_decay
         ``adamw`` with warm-up and cosine, or ``sgd`` (momentum 0.9) with tenths at 60 and 80 %.
     head
@@ -52,6 +54,7 @@ class EncoderRecipe:
     loss_settings: tuple[tuple[str, float], ...] = ()
     batch: int = 128
     epochs: int = 100
+    steps: int | None = None
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -64,8 +67,10 @@ class EncoderRecipe:
     context_temperature: float = 0.15
 
     def __post_init__(self) -> None:
-        if self.batch < 2 or self.epochs < 1:
-            raise CallError("a recipe takes batches of two nuclei or more, and at least one epoch.")
+        if self.batch < 2 or self.epochs < 1 or (self.steps is not None and self.steps < 1):
+            raise CallError(
+                "a recipe takes batches of two nuclei or more, and at least one epoch or step."
+            )
         if bool(self.momentum) != bool(self.queue):
             raise CallError("a momentum encoder and a queue go together.")
 
@@ -91,7 +96,8 @@ _PAPER = EncoderRecipe(
 )
 
 ENCODER_RECIPES = {
-    "nuc2vec": EncoderRecipe("nuc2vec", loss_settings=(("temperature", 0.15),)),
+    # Longer training makes neighbours worse and nothing better (decision 10).
+    "nuc2vec": EncoderRecipe("nuc2vec", loss_settings=(("temperature", 0.15),), steps=60),
     "nuc2vec-paper": _PAPER,
 }
 
@@ -114,8 +120,8 @@ def encoder_recipe(
     if name not in ENCODER_RECIPES:
         raise CallError(f"no recipe {name!r}; there are {', '.join(ENCODER_RECIPES)}.")
     chosen = ENCODER_RECIPES[name]
-    if encoder is not None:
-        chosen = replace(chosen, encoder=encoder)
+    if encoder is not None and encoder != chosen.encoder:
+        chosen = replace(chosen, encoder=encoder, steps=None)
     if loss is not None and loss != chosen.loss:
         chosen = replace(chosen, loss=loss, loss_settings=())
     return chosen
