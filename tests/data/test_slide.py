@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nucleoscope.data.resample import mirrored, resample
+from nucleoscope.data import resample as resampling
+from nucleoscope.data.resample import gathered, mirrored, resample
 from nucleoscope.data.slide import Box, Slide, check_mpp
 from nucleoscope.errors import CallError, InputError
 
@@ -175,3 +176,32 @@ def test_levels_say_how_much_smaller_they_are() -> None:
     slide = Slide("a", ((1000, 2000), (250, 500)), 0.25, Slide.from_array(picture(2, 2)).reader)
     assert slide.levels == (1.0, 4.0)
     assert slide.shape == (1000, 2000)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 6), st.integers(1, 6), st.integers(-15, 15), st.integers(-15, 15),
+    st.integers(0, 20), st.integers(0, 20),
+)  # fmt: skip
+def test_gathering_is_indexing(
+    height: int, width: int, top: int, left: int, down: int, right: int
+) -> None:
+    image = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+    rows, columns = mirrored(top, top + down, height), mirrored(left, left + right, width)
+    found = gathered(image, rows, columns)
+    assert np.array_equal(found, image[rows[:, None], columns[None, :]])
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 20), st.integers(0, 20))
+def test_growing_is_the_same_with_and_without_loops_over_taps(
+    height: int, width: int, more: int, wider: int
+) -> None:
+    rng = np.random.default_rng(height * width)
+    image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    rows, wy = resampling._weights(height, 0.0, height / (height + more), height + more)
+    columns, wx = resampling._weights(width, 0.0, width / (width + wider), width + wider)
+    out = [np.empty((len(rows), len(columns), 3), np.uint8) for _ in range(2)]
+    for weigh, into in zip((resampling._apply, resampling._apply_two), out, strict=True):
+        weigh(image, rows, wy, columns, wx, into)
+    assert np.array_equal(*out)

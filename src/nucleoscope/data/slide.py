@@ -188,7 +188,7 @@ class Slide:
 
     def _padded(self, level: int, box: Box) -> UInt8s:
         """A box of a level, in its pixels, mirrored beyond the border."""
-        from nucleoscope.data.resample import mirrored
+        from nucleoscope.data.resample import gathered, mirrored
 
         height, width = self.level_shapes[level]
         y0, x0, y1, x1 = box
@@ -197,5 +197,4 @@ class Slide:
         rows, columns = mirrored(y0, y1, height), mirrored(x0, x1, width)
         top, left = int(rows.min()), int(columns.min())
         inside = self.reader(level, (top, left, int(rows.max()) + 1, int(columns.max()) + 1))
-        padded: UInt8s = inside[(rows - top)[:, None], (columns - left)[None, :]]
-        return padded
+        return gathered(inside, rows - top, columns - left)

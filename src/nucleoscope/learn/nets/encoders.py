@@ -49,8 +49,9 @@ class Encoder(nn.Module):
     def balance(self, vectors: Tensor) -> None:
         """Set ``scale`` so that no column and no part outweighs the others.
 
-        A column is divided by its spread and by the width of its part: the fine layers, which
-        tell stain and texture, are narrow and would be outvoted by the wide deep ones.
+        A column is divided by its spread and by the root of its part's width, so that all parts
+        have the same variance: the fine layers, which tell stain and texture, are narrow and
+        would be outvoted by the wide deep ones.
 
         Parameters
         ----------
@@ -61,16 +62,16 @@ class Encoder(nn.Module):
         --------
         >>> encoder = build_encoder("layered")
         >>> encoder.balance(torch.tensor([[1.0], [3.0]]).expand(2, 224))
-        >>> [round(1 / float(encoder.scale[i]), 1) for i in (0, 32, 96)]
-        [32.0, 64.0, 128.0]
+        >>> [round(1 / float(encoder.scale[i]) ** 2) for i in (0, 32, 96)]
+        [32, 64, 128]
         """
         if not self.parts or len(vectors) < 2:
             return
         spread = (vectors / self.scale).std(0, correction=0)
         # A column that never changes says nothing; dividing by nearly nothing would make it loud.
         floor = 0.01 * spread.mean()
-        width = torch.tensor([float(w) for w in self.parts for _ in range(w)])
-        scale = 1.0 / (spread.clamp_min(floor) * width) if floor > 0 else torch.ones_like(spread)
+        weight = torch.tensor([w**0.5 for w in self.parts for _ in range(w)])
+        scale = 1.0 / (spread.clamp_min(floor) * weight) if floor > 0 else torch.ones_like(spread)
         self.scale.copy_(scale)
 
 
