@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nucleoscope.bench import BENCHES, Budget, bench, lecl, trials
+from nucleoscope.bench import BENCHES, Budget, bench, lecl, lecl_claims, trials
 from nucleoscope.bench import lecl_read as read
 from nucleoscope.bench.frame import Record, Run, record_path
 from nucleoscope.bench.lecl_claims import claims, ranked, verdict
@@ -258,6 +258,11 @@ def test_calibration_that_is_too_poor_does_not_hold(plan: tuple[Run, ...]) -> No
     rows = {row[0]: row for row in claims(Results(plan, {run.name: record})).rows}
     error = rows["expected calibration error of lecl's types at equal minutes, d2_dev"]
     assert error[1:] == ("at most 0.050", "0.051", "1", "does not hold")
+
+
+def test_a_figure_that_is_short_by_less_than_is_shown_shows_more() -> None:
+    assert lecl_claims._row("x", 0.97977, 0.98, 3)[2:] == ("0.9798", "3", "does not hold")
+    assert lecl_claims._row("x", 0.98, 0.98, 3)[2:] == ("0.980", "3", "holds")
 
 
 def test_a_verdict_needs_a_value() -> None:

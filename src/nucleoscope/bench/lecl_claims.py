@@ -42,6 +42,8 @@ def _row(claim: str, value: float, least: float, seeds: int, *, is_change: bool 
     """A claim that a value is at least so large."""
     shape = "{:+.3f}" if is_change else "{:.3f}"
     found = shape.format(value) if math.isfinite(value) else "-"
+    if value < least and found == shape.format(least):  # short of it by less than is shown
+        found = shape.replace("3f", "4f").format(value)
     return claim, f"at least {shape.format(least)}", found, str(seeds), verdict(value, least)
 
 
