@@ -47,8 +47,8 @@ def render(budget: Budget, runs: Sequence[Run], records: Records, left: Mapping[
     limit = f"{budget.minutes:g} minutes" if budget.steps is None else f"{budget.steps} steps"
     lead = (
         f"{len(records)} of {len(runs)} runs are finished. Encoders are trained for at most "
-        f"{limit} without labels on the tiles outside a fold and judged on the tiles inside; weighted F1 "
-        "of four types, mean and standard deviation over seeds, each with its own fold."
+        f"{limit} without labels on the tiles outside a fold and judged on the tiles inside; "
+        "weighted F1 of four types, mean and standard deviation over seeds, each with its own fold."
     )
     sections = [
         Section(
