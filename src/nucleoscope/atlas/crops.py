@@ -81,7 +81,7 @@ def hilbert(y: Int64s, x: Int64s) -> Int64s:
 def _squares(slide: Slide, nuclei: Nuclei) -> Iterator[tuple[tuple[int, int], Int64s]]:
     """Row and column of each square with nuclei, and their rows, along the curve."""
     side = _side(slide)
-    yx = nuclei.table.frame[["y", "x"]].to_numpy(dtype=np.float64) + 0.5
+    yx = _centres(nuclei) + 0.5
     cells = np.floor(yx * (_CELLS / side)).astype(np.int64).clip(0)
     order = np.argsort(hilbert(cells[:, 0], cells[:, 1]), kind="stable")
     square = cells[order] // _CELLS
@@ -90,6 +90,12 @@ def _squares(slide: Slide, nuclei: Nuclei) -> Iterator[tuple[tuple[int, int], In
         if rows.size:
             row, column = cells[rows[0]] // _CELLS
             yield (int(row), int(column)), rows
+
+
+def _centres(nuclei: Nuclei, rows: Int64s | slice = slice(None)) -> Floats:
+    """Centroids ``(k, 2)`` of some nuclei; the others' are not copied."""
+    frame = nuclei.table.frame
+    return np.stack([frame[axis].to_numpy(dtype=np.float64)[rows] for axis in ("y", "x")], axis=1)
 
 
 def _side(slide: Slide) -> int:
@@ -209,7 +215,7 @@ def _masks(nuclei: Nuclei, rows: Int64s, origins: Floats, step: tuple[float, flo
 
 def check_inside(slide: Slide, nuclei: Nuclei) -> None:
     """Raise InputError when a nucleus lies outside the slide, or its map has another size."""
-    yx = nuclei.table.frame[["y", "x"]].to_numpy(dtype=np.float64)
+    yx = _centres(nuclei)
     limits = np.array(slide.shape, dtype=np.float64)
     outside = ((yx < -1.0) | (yx > limits)).any(axis=1)
     if outside.any():
@@ -295,7 +301,7 @@ def _cut(
     slide: Slide, nuclei: Nuclei, rows: Int64s, morphology: _Region, context: _Region
 ) -> CropBlock:
     """The crops of one square."""
-    yx = nuclei.table.frame[["y", "x"]].to_numpy(dtype=np.float64)[rows]
+    yx = _centres(nuclei, rows)
     corners, wide = morphology.corners(yx), context.corners(yx)
     mask = _masks(nuclei, rows, morphology.origins(corners), morphology.step)
     low = context.origins(wide)
