@@ -106,3 +106,10 @@ def test_impossible_drawings_are_refused() -> None:
         curves_svg("t", [Series("a", (0.0,), (1.0,))], x_label="", y_label="", is_log=True)
     with pytest.raises(CallError, match="nothing to draw"):
         dots_svg("t", [], x_label="")
+
+
+def test_the_longest_name_of_a_row_fits_before_the_axis() -> None:
+    name = "lecl-paper, united as published"
+    svg = dots_svg("F1", [Dot(name, 0.5), Dot("mip", 0.6)], x_label="F1")
+    found = re.search(rf'<text x="([\d.]+)"[^>]*>{name}<', svg)
+    assert found and float(found[1]) >= 6 * len(name)

@@ -16,6 +16,8 @@ __all__ = ["Dot", "Series", "curves_svg", "dots_svg"]
 WIDTH, HEIGHT = 500.0, 280.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 164.0, 30.0, 44.0
 DOT_ROW, DOT_LEFT, DOT_RIGHT = 22.0, 128.0, 24.0
+#: Width to keep for a letter of a name.
+LETTER = 6.0
 
 
 @dataclass(frozen=True)
@@ -242,8 +244,9 @@ def dots_svg(
         raise CallError(f"{title}: nothing to draw.")
     height = TOP + DOT_ROW * len(dots) + BOTTOM
     values = [v for dot in dots for v in (dot.value, dot.low, dot.high)]
+    left = max(DOT_LEFT, 16 + LETTER * max(len(dot.name) for dot in dots))
     across = _Axis(*_span([*values, *([goal] if goal is not None else [])], x_range),
-                   DOT_LEFT, WIDTH - DOT_RIGHT)  # fmt: skip
+                   left, WIDTH - DOT_RIGHT)  # fmt: skip
     foot = height - BOTTOM
     marks = []
     for value in ticks(across.low, across.high):
@@ -252,15 +255,16 @@ def dots_svg(
     if goal is not None:
         x = across.at(goal)
         marks.append(_line(x, TOP, x, foot, INK, more=' stroke-dasharray="4 3"'))
-    marks.append(_text((DOT_LEFT + WIDTH - DOT_RIGHT) / 2, height - 10, x_label))
+    marks.append(_text((left + WIDTH - DOT_RIGHT) / 2, height - 10, x_label))
     for index, dot in enumerate(dots):
-        marks += _dot(dot, across, TOP + DOT_ROW * (index + 0.5), PALETTE[index % len(PALETTE)])
+        y = TOP + DOT_ROW * (index + 0.5)
+        marks += _dot(dot, across, left, y, PALETTE[index % len(PALETTE)])
     return _sheet(title, WIDTH, height, marks)
 
 
-def _dot(dot: Dot, across: _Axis, y: float, colour: str) -> list[str]:
+def _dot(dot: Dot, across: _Axis, left: float, y: float, colour: str) -> list[str]:
     """One row."""
-    marks = [_text(DOT_LEFT - 8, y + 4, dot.name, anchor="end")]
+    marks = [_text(left - 8, y + 4, dot.name, anchor="end")]
     if math.isfinite(dot.low) and math.isfinite(dot.high):
         wide = ' stroke-width="3" stroke-opacity="0.4"'
         marks.append(_line(across.at(dot.low), y, across.at(dot.high), y, colour, more=wide))
