@@ -34,7 +34,7 @@ STRUCTURE = (
     ("ari", "ARI"), ("ami", "AMI"), ("purity_fine", "purity at 4k"),
     ("retrieval", "precision at 10, other tiles"), ("same_slide", "nearest of the same tile"),
 )  # fmt: skip
-#: Two weighted F1s this near are called level: half of what a repetition differs by.
+#: Two weighted F1s this near are called level.
 LEVEL = 0.005
 CHANGED = ("rotation", "stain", "blur", "background", "size")
 Key = tuple[str, str]

@@ -96,7 +96,7 @@ _PAPER = EncoderRecipe(
 )
 
 ENCODER_RECIPES = {
-    # Longer training makes neighbours worse and nothing better (decision 10).
+    # Longer training makes neighbours worse and a linear probe hardly better (decision 10).
     "nuc2vec": EncoderRecipe("nuc2vec", loss_settings=(("temperature", 0.15),), steps=60),
     "nuc2vec-paper": _PAPER,
 }
