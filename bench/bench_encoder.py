@@ -28,8 +28,9 @@ from torch.nn import functional
 
 from nucleoscope.data.crops import CropStore
 from nucleoscope.learn import encode
+from nucleoscope.learn.embed import embed
 from nucleoscope.learn.embedding_losses import infonce
-from nucleoscope.learn.encode import EncoderSettings, embed, train_encoder, untrained
+from nucleoscope.learn.encode import EncoderSettings, train_encoder, untrained
 from nucleoscope.learn.encoder_model import EncoderModel
 from nucleoscope.learn.encoder_recipes import EncoderRecipe, encoder_recipe
 from nucleoscope.learn.nets.encoders import build_encoder, build_head, folded

@@ -159,7 +159,7 @@ class Nuc2Vec(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def transform(self, X: CropStore) -> NDArray[np.float32]:
         """Vectors ``(N, D)`` float32, rows of length 1, row by row with the crops."""
-        from nucleoscope.learn.encode import embed
+        from nucleoscope.learn.embed import embed
 
         check_is_fitted(self, "model_")
         return embed(self.model_, X).astype(np.float32)

@@ -184,12 +184,12 @@ def test_a_slide_without_nuclei_or_scale_is_refused(slides, model) -> None:
 def test_one_nucleus_at_the_border_has_a_vector(slides, model) -> None:
     corner = NucleusTable(pd.DataFrame({"id": [5], "y": [0.0], "x": [159.0]}))
     atlas = embed(slides[0], model, nuclei=Nuclei(corner), quiet=True)
-    assert atlas.embedding.shape == (1, 448)
+    assert atlas.embedding.shape == (1, 464)
 
 
 def test_an_encoder_that_comes_with_the_package_is_given_by_its_name(slides, nuclei) -> None:
     atlas = embed(slides, "nuc2vec-small", nuclei=nuclei, quiet=True)
-    assert atlas.embedding.shape == (2 * N, 448)
+    assert atlas.embedding.shape == (2 * N, 464)
     assert atlas.context is not None
     # Nuclei that differ have vectors that differ.
     assert len(np.unique(atlas.embedding, axis=0)) == 2 * N

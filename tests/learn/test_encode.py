@@ -12,21 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nucleoscope.atlas.changes import change
 from nucleoscope.data.crops import CropStore
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.learn import encode
+from nucleoscope.learn.embed import embed, embed_context, plain_looks
 from nucleoscope.learn.encode import (
     EncoderSettings,
     batch_rows,
-    embed,
-    embed_context,
     train_encoder,
     untrained,
 )
 from nucleoscope.learn.encoder_model import EncoderModel
 from nucleoscope.learn.encoder_recipes import EncoderRecipe, encoder_recipe
 from nucleoscope.learn.paper_views import PaperViews
-from nucleoscope.learn.views import Slides
+from nucleoscope.learn.readout import LENGTH
+from nucleoscope.learn.views import Slides, ViewSettings
 
 FOREVER = float("inf")
 OURS = replace(encoder_recipe("nuc2vec"), batch=12)
@@ -199,7 +200,7 @@ class TestBatches:
 class TestEmbedding:
     def test_rows_have_length_one_and_follow_the_store(self, store, model) -> None:
         vectors = embed(model, store)
-        assert vectors.shape == (40, 448)
+        assert vectors.shape == (40, 464)
         assert vectors.dtype == np.float16
         assert np.allclose(np.linalg.norm(vectors.astype(float), axis=1), 1, atol=2e-3)
         order = np.random.default_rng(0).permutation(40)
@@ -227,10 +228,11 @@ class TestEmbedding:
         assert not model.net.training
 
     def test_it_equals_the_network_without_folding(self, store, model) -> None:
-        views = encode.ViewSettings(size=32, field=64.0)
-        made = encode._plain(store, views, np.arange(40), model.config)
+        views = ViewSettings(size=32, field=64.0)
+        made = plain_looks(store, views, np.arange(40), model.config)
         with torch.no_grad():
-            slow = model.net.encoder(torch.from_numpy(made).permute(0, 3, 1, 2)).numpy()
+            slow = model.net.encoder(torch.from_numpy(made).permute(0, 3, 1, 2))
+            slow = model.net.readout(slow).numpy()
         slow /= np.linalg.norm(slow, axis=1, keepdims=True)
         assert np.allclose(embed(model, store).astype(float), slow, atol=2e-3)
 
@@ -268,7 +270,7 @@ class TestEmbedding:
         assert embed_context(model, store) is None
 
     def test_no_nucleus_gives_no_row(self, store, model) -> None:
-        assert embed(model, store.take([])).shape == (0, 448)
+        assert embed(model, store.take([])).shape == (0, 464)
 
     def test_the_share_done_is_told(self, store, model) -> None:
         told: list[float] = []
@@ -291,7 +293,7 @@ def test_a_trained_encoder_is_balanced_by_what_it_saw(store) -> None:
     model = train_encoder(store, OURS, EncoderSettings(minutes=FOREVER, steps=2))
     for encoder in (model.net.encoder, model.net.context):
         assert float(encoder.scale.std()) > 0
-    vectors = embed(model, store).astype(np.float32)
+    vectors = embed(model, store).astype(np.float32)[:, :448]
     parts = np.split(vectors.std(axis=0), np.cumsum(model.net.encoder.parts)[:-1])
     assert parts[0].mean() > parts[1].mean() > parts[2].mean()
 
@@ -302,6 +304,36 @@ def test_an_untrained_encoder_may_be_balanced_too(store) -> None:
     assert not torch.equal(balanced.net.encoder.scale, torch.ones(448))
     mine, other = plain.net.state_dict(), balanced.net.state_dict()
     assert all(torch.equal(mine[k], other[k]) for k in mine if "scale" not in k)
+
+
+def test_the_readout_knows_the_features_of_nuclei_it_never_saw(model) -> None:
+    taught = train_encoder(nuclei(400, 4, seed=1), OURS, EncoderSettings(FOREVER, steps=2))
+    others = nuclei(200, 2, seed=2)
+    read = embed(taught, others).astype(np.float64)[:, 448:]
+    assert np.allclose(np.linalg.norm(read, axis=1), LENGTH / np.hypot(1, LENGTH), atol=2e-3)
+    area = np.count_nonzero(others.mask.reshape(200, -1), axis=1)
+    found = [abs(np.corrcoef(column, area)[0, 1]) for column in read.T]
+    assert max(found) > 0.8
+
+
+def test_the_readout_minds_how_a_nucleus_lies_no_more_than_the_rest(store) -> None:
+    taught = train_encoder(nuclei(400, 4, seed=1), OURS, EncoderSettings(FOREVER, steps=2))
+    others = nuclei(100, 1, seed=2)
+    before, after = (
+        embed(taught, crops).astype(np.float64) for crops in (others, change(others, "rotation"))
+    )
+    assert (before * after).sum(axis=1).mean() > 0.95
+
+
+def test_without_outlines_the_readout_is_of_discs(store) -> None:
+    none = replace(store, mask=np.zeros_like(store.mask))
+    model = train_encoder(none, OURS, EncoderSettings(FOREVER, steps=1))
+    assert np.isfinite(embed(model, none).astype(float)).all()
+
+
+def test_a_random_start_has_no_readout(store) -> None:
+    assert untrained(OURS, store=store).net.readout is None
+    assert embed(untrained(OURS, store=store), store).shape == (40, 448)
 
 
 def test_a_checkpoint_is_one_whole_file(store, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from torch import nn
 
 from nucleoscope.data.crops import CropStore
 from nucleoscope.errors import CallError, InputError, NucleoscopeError, UnsafeInputError
-from nucleoscope.learn.encode import describe, embed, untrained
+from nucleoscope.learn.embed import embed
+from nucleoscope.learn.encode import describe, untrained
 from nucleoscope.learn.encoder_model import (
     SHIPPED,
     EncoderModel,
@@ -181,5 +182,5 @@ def test_the_shipped_encoder_embeds_nuclei_of_any_slide() -> None:
         ("a",), np.arange(5),
     )  # fmt: skip
     vectors = embed(load_encoder("nuc2vec-small"), store)
-    assert vectors.shape == (5, 448)
+    assert vectors.shape == (5, 464)
     assert np.isfinite(vectors.astype(float)).all()

@@ -31,7 +31,8 @@ from nucleoscope.flow.clicked import outline_points
 from nucleoscope.flow.crops import crop_nuclei
 from nucleoscope.io.images import read_volume
 from nucleoscope.io.points import read_points
-from nucleoscope.learn.encode import EncoderSettings, embed, train_encoder, untrained
+from nucleoscope.learn.embed import embed
+from nucleoscope.learn.encode import EncoderSettings, train_encoder, untrained
 from nucleoscope.learn.encoder_model import (
     EncoderModel,
     load_encoder,

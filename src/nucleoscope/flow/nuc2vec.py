@@ -22,8 +22,9 @@ from nucleoscope.flow.progress import bar
 from nucleoscope.flow.run import Run, hash_of
 from nucleoscope.io import guard
 from nucleoscope.io.atlas import MANIFEST, write_atlas
-from nucleoscope.learn.encode import EncoderProgress, EncoderSettings, embed_context
-from nucleoscope.learn.encode import embed as embed_crops
+from nucleoscope.learn.embed import embed as embed_crops
+from nucleoscope.learn.embed import embed_context
+from nucleoscope.learn.encode import EncoderProgress, EncoderSettings
 from nucleoscope.learn.encode import train_encoder as train_on_crops
 from nucleoscope.learn.encoder_model import EncoderModel, load_encoder, save_encoder
 from nucleoscope.learn.encoder_recipes import encoder_recipe

@@ -1,4 +1,4 @@
-"""Train an encoder without labels, and embed nuclei with it.
+"""Train an encoder without labels.
 
 Training is bounded by epochs or minutes, whichever ends first, watched for collapse, kept in one
 checkpoint file and resumed exactly: every batch and every view is a function of the seed and the
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nucleoscope.data.atlas import unit_rows
 from nucleoscope.data.crops import CONTEXT_MPP, MORPHOLOGY_MPP, CropStore
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
 from nucleoscope.learn.collapse import Health, check_health, health
+from nucleoscope.learn.embed import channels, context_views, shares_of, stacked
 from nucleoscope.learn.embedding_losses import UNSCALED, Queue, embedding_loss, infonce
 from nucleoscope.learn.encoder_model import (
     OWN,
@@ -37,14 +37,14 @@ from nucleoscope.learn.encoder_model import (
 )
 from nucleoscope.learn.encoder_recipes import EncoderRecipe
 from nucleoscope.learn.model import load_state, read_tensors
-from nucleoscope.learn.nets.encoders import ENCODERS, build_encoder, folded
+from nucleoscope.learn.nets.encoders import build_encoder
 from nucleoscope.learn.paper_views import PaperViews, paper_views
+from nucleoscope.learn.settle import settle
 from nucleoscope.learn.views import (
     I64,
     Slides,
     ViewSettings,
     draw_views,
-    plain_views,
     render_outlines,
     render_views,
     soft_edges,
@@ -61,14 +61,10 @@ WARM_UP = 20
 CHECKS = 20
 #: Vectors a check looks at.
 SEEN = 512
-#: Nuclei by whose vectors the columns of an embedding are scaled.
-SCALED_BY = 4096
 #: The published schedule: a tenth of the learning rate from each of these shares of the training.
 TENTHS = (0.6, 0.8)
 #: The encoder of the surroundings.
 CONTEXT_ENCODER = "layered"
-#: How the outline is given to encoders that take it: neither grown nor soft.
-SHARP = ViewSettings(dilate=0.0, feather=1.0)
 #: Radius of the disc that context views blank out, in radii of a typical nucleus.
 HOLE_RADII = 1.5
 
@@ -232,23 +228,8 @@ def _prepare(
     # Made once: every key view looks them up.
     ours = recipe.views if isinstance(recipe.views, ViewSettings) else None
     edges = store.mask if ours is None else soft_edges(store.mask, ours, radius=config.radius)
-    shares = _shares(store.mask, config) if _channels(config) == 4 else None
+    shares = shares_of(store.mask, config) if channels(config) == 4 else None
     return _Run(store, slides, edges, shares, recipe, settings, config, steps)
-
-
-def _channels(config: EncoderConfig) -> int:
-    """Channels of the morphology encoder: of ours by name; of others three."""
-    maker = ENCODERS.get(config.encoder)
-    return 3 if maker is None else getattr(maker, "channels", 3)
-
-
-def _shares(mask: NDArray[np.uint8], config: EncoderConfig) -> NDArray[np.uint8]:
-    """How much of each pixel is the nucleus, a disc where its outline is not known."""
-    shares: NDArray[np.uint8] = mask * np.uint8(255)
-    unknown = np.flatnonzero(~mask.reshape(len(mask), -1).any(axis=1))
-    if len(unknown):
-        shares[unknown] = soft_edges(mask[unknown[:1]], SHARP, radius=config.radius)
-    return shares
 
 
 def describe(
@@ -266,7 +247,9 @@ def describe(
     views = recipe.views
     name = recipe.encoder if module is None else f"{OWN}{type(module).__name__}"
     with torch.random.fork_rng(devices=[]):
-        width = build_encoder(recipe.encoder if module is None else module, size=views.size).width
+        encoder = build_encoder(recipe.encoder if module is None else module, size=views.size)
+    width = encoder.width
+    readout = recipe.readout if recipe.output == "features" and encoder.parts else 0
     has_context = recipe.context_weight > 0
     return EncoderConfig(
         recipe=recipe.name,
@@ -275,7 +258,8 @@ def describe(
         size=views.size,
         field=64.0 if isinstance(views, PaperViews) else views.field,
         output=recipe.output,
-        dimensions=width if recipe.output == "features" else recipe.head[1],
+        dimensions=width + readout if recipe.output == "features" else recipe.head[1],
+        readout=readout,
         head=recipe.head,
         context_encoder=CONTEXT_ENCODER,
         context_dimensions=build_encoder(CONTEXT_ENCODER).width if has_context else 0,
@@ -287,7 +271,7 @@ def describe(
 def untrained(
     recipe: EncoderRecipe, *, seed: int = 0, radius: float = 14.0, store: CropStore | None = None
 ) -> EncoderModel:
-    """The recipe's encoder with its random start: the baseline of every comparison.
+    """The recipe's encoder with its random start and no readout: the baseline to compare with.
 
     Parameters
     ----------
@@ -298,10 +282,10 @@ def untrained(
     >>> untrained(encoder_recipe("nuc2vec")).config.dimensions
     448
     """
-    config = describe(recipe, radius)
+    config = describe(replace(recipe, readout=0), radius)
     net = build_net(config, seed=seed).eval()
     if store is not None:
-        _balance(net, store, config, recipe.views, seed)
+        settle(net, store, config, recipe.views, seed)
     return EncoderModel(config, net)
 
 
@@ -392,18 +376,8 @@ def _views(run: _Run, rows: I64, step: int, view: int) -> Tensor:
         drawn = draw_views(views, rows, run.slides, seed=seed, step=step, view=view)
         made = render_views(store.morphology, run.edges, rows, drawn, views)
         if run.shares is not None:
-            made = _stacked(made, render_outlines(run.shares, rows, drawn, views))
+            made = stacked(made, render_outlines(run.shares, rows, drawn, views))
     return torch.from_numpy(made).permute(0, 3, 1, 2)
-
-
-def _stacked(views: F32, outlines: F32) -> F32:
-    """Views with the outline as their last channel."""
-    return np.concatenate([views, outlines[..., None]], axis=3)
-
-
-def context_views(config: EncoderConfig) -> ViewSettings:
-    """How the surroundings are looked at: the whole field, the nucleus blanked out."""
-    return ViewSettings(field=64.0, hole=config.context_hole, scale=0.0, shift=0.0, blur_share=0.0)
 
 
 def _context(run: _Run, rows: I64, step: int) -> Tensor:
@@ -524,7 +498,7 @@ def _check(state: _State, run: _Run, loss: float) -> None:
 def _finished(state: _State, run: _Run) -> EncoderModel:
     """The network that is used: the query encoder as published, else the average."""
     net = (state.net if state.queue is not None else state.teacher).eval()
-    _balance(net, run.store, run.config, run.recipe.views, run.settings.seed)
+    settle(net, run.store, run.config, run.recipe.views, run.settings.seed)
     last = state.history[-1]
     training = {
         "nuclei": len(run.store),
@@ -538,28 +512,6 @@ def _finished(state: _State, run: _Run) -> EncoderModel:
         "history": state.history,
     }
     return EncoderModel(run.config.model_copy(update={"training": training}), net)
-
-
-@torch.no_grad()
-def _balance(
-    net: EncoderNet,
-    store: CropStore,
-    config: EncoderConfig,
-    views: ViewSettings | PaperViews,
-    seed: int,
-) -> None:
-    """Scale the columns of both embeddings by some of the nuclei, seen plainly."""
-    store = store.take(np.sort(generator(seed, 4).permutation(len(store))[:SCALED_BY]))
-    looks = [(net.encoder, views, store, config if _channels(config) == 4 else None)]
-    if net.context is not None:
-        around = replace(store, morphology=store.context)
-        looks.append((net.context, context_views(config), around, None))
-    for encoder, seen_as, crops, outlined in looks:
-        if encoder.parts:
-            rows_in_turn = np.array_split(np.arange(len(crops)), -(-len(crops) // 256))
-            made = [_plain(crops, seen_as, some, outlined) for some in rows_in_turn]
-            vectors = [encoder(torch.from_numpy(one).permute(0, 3, 1, 2)) for one in made]
-            encoder.balance(torch.cat(vectors))
 
 
 # Checkpoints ------------------------------------------------------------------------------------
@@ -643,113 +595,3 @@ def _restore(state: _State, path: Path, fingerprint: dict[str, Any]) -> None:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-# Embedding --------------------------------------------------------------------------------------
-
-
-def embed(
-    model: EncoderModel,
-    store: CropStore,
-    *,
-    batch: int = 256,
-    is_fast: bool = False,
-    report: Callable[[float], None] | None = None,
-) -> F16:
-    """Morphology vectors of every nucleus of a store.
-
-    Parameters
-    ----------
-    batch
-        Crops at a time; it changes neither the result's meaning nor, to half precision, its value.
-    is_fast
-        Compute in bfloat16. Vectors keep a cosine of .999 with the exact ones. Faster only on
-        processors that multiply in bfloat16 (AMX), where it takes about half the time.
-    report
-        Told the share that is done.
-
-    Returns
-    -------
-    ``(N, D)`` float16, rows of length 1, row by row with the store.
-
-    Notes
-    -----
-    Batch norms are folded into the convolutions and crops are read in blocks, so memory does not
-    grow with the store but for the result.
-    """
-    views = PaperViews(size=model.config.size) if model.config.views == "paper" else ViewSettings(
-        size=model.config.size, field=model.config.field
-    )  # fmt: skip
-    parts = [model.net.encoder] if model.config.output == "features" else [
-        model.net.encoder, model.net.head
-    ]  # fmt: skip
-    config = model.config if _channels(model.config) == 4 else None
-    return _embedded(nn.Sequential(*parts), views, store, config, (batch, is_fast), report)
-
-
-def embed_context(
-    model: EncoderModel,
-    store: CropStore,
-    *,
-    batch: int = 256,
-    is_fast: bool = False,
-    report: Callable[[float], None] | None = None,
-) -> F16 | None:
-    """Vectors of the surroundings, ``(N, Dc)`` float16; None where the encoder makes none.
-
-    Parameters are those of ``embed``.
-    """
-    if model.net.context is None:
-        return None
-    views = replace(context_views(model.config), size=32)
-    around = replace(store, morphology=store.context)
-    return _embedded(
-        nn.Sequential(model.net.context), views, around, None, (batch, is_fast), report
-    )
-
-
-@torch.inference_mode()
-def _embedded(
-    net: nn.Sequential,
-    views: ViewSettings | PaperViews,
-    store: CropStore,
-    config: EncoderConfig | None,
-    how: tuple[int, bool],
-    report: Callable[[float], None] | None,
-) -> F16:
-    """Rows of length 1 from what ``net`` makes of plain views, with outlines given a config."""
-    fast = nn.Sequential(*(folded(deepcopy(part)) for part in net))
-    batch, is_fast = how
-    number = torch.bfloat16 if is_fast else torch.float32
-    fast.to(dtype=number, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    blocks: list[F16] = []
-    for first, block in store.blocks():
-        made = [
-            fast(
-                torch.from_numpy(_plain(block, views, rows, config)).permute(0, 3, 1, 2).to(number)
-            )
-            for rows in np.array_split(np.arange(len(block)), -(-len(block) // batch))
-        ]
-        blocks.append(unit_rows(torch.cat(made).float().numpy()))
-        if report is not None:
-            report((first + len(block)) / len(store))
-    if blocks:
-        return np.concatenate(blocks)
-    empty = torch.zeros(1, 3 if config is None else 4, views.size, views.size, dtype=number)
-    width = fast(empty).shape[1]
-    return np.zeros((0, width), dtype=np.float16)
-
-
-def _plain(
-    block: CropStore, views: ViewSettings | PaperViews, rows: I64, config: EncoderConfig | None
-) -> F32:
-    """Views as they are embedded, nothing drawn."""
-    images, mask = block.morphology, block.mask
-    if isinstance(views, PaperViews):
-        return paper_views(images, mask, rows, views, None, radius=1.0)
-    drawn = plain_views(views, len(rows))
-    made = render_views(images, mask, rows, drawn, views)
-    if config is None:
-        return made
-    shares = _shares(np.asarray(mask)[rows], config)
-    return _stacked(made, render_outlines(shares, np.arange(len(rows)), drawn, views))

@@ -20,6 +20,7 @@ from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
 from nucleoscope.learn.model import load_state, read_tensors
 from nucleoscope.learn.nets.encoders import ENCODERS, TIMM, Encoder, build_encoder, build_head
+from nucleoscope.learn.readout import Readout
 
 #: Version of an encoder's ``model.json``; raised when its meaning changes.
 FORMAT = 1
@@ -45,6 +46,7 @@ class EncoderConfig(BaseModel):
     mpp: float = Field(default=0.25, gt=0)
     output: Literal["features", "head"] = "features"
     dimensions: int = Field(ge=1, le=65536)
+    readout: int = Field(default=0, ge=0, le=4096)
     head: tuple[int, int, bool]
     context_encoder: str = "small"
     context_dimensions: int = Field(default=0, ge=0, le=65536)
@@ -64,15 +66,23 @@ class EncoderNet(nn.Module):
         Hidden and output width, and whether it has a batch norm.
     context
         The second encoder, or None.
+    readout
+        Numbers that stand for the interpretable features; they are fitted after training.
     """
 
     def __init__(
-        self, encoder: Encoder, head: tuple[int, int, bool], context: Encoder | None = None
+        self,
+        encoder: Encoder,
+        head: tuple[int, int, bool],
+        context: Encoder | None = None,
+        *,
+        readout: int = 0,
     ) -> None:
         super().__init__()
         hidden, n_out, has_norm = head
         self.encoder = encoder
         self.head = build_head(encoder.width, hidden, n_out, has_norm=has_norm)
+        self.readout = Readout(encoder.width, readout) if readout else None
         self.context: Encoder | None = None
         if context is not None:
             self.context = context
@@ -126,7 +136,7 @@ def build_net(
         torch.manual_seed(seed)
         encoder = build_encoder(config.encoder if module is None else module, size=config.size)
         context = build_encoder(config.context_encoder) if config.context_dimensions else None
-        net = EncoderNet(encoder, config.head, context)
+        net = EncoderNet(encoder, config.head, context, readout=config.readout)
     return _channels_last(net)
 
 
@@ -258,6 +268,7 @@ def encoder_card(config: EncoderConfig) -> str:
         f"- Encoder: {config.encoder}, {config.output} as the embedding",
         f"- Sees: {field_um:g} um around the centre, at {config.size} px; crops at {config.mpp:g} "
         "um per pixel",
+        f"- Of these stand for interpretable features: {config.readout or 'none'}",
         f"- Surroundings: {config.context_dimensions or 'not looked at'}"
         + (" numbers, kept apart" if config.context_dimensions else ""),
     ]

@@ -40,6 +40,9 @@ class EncoderRecipe:
         Of the momentum encoder that gives the keys and of their queue (MoCo); 0 for neither.
     same_slide
         A nucleus is set apart from others of its own slide only.
+    readout
+        Numbers beside the embedding that stand for the interpretable features (``Readout``); 0
+        for none. Only of encoders whose vector has parts, and before the head.
     context_weight
         Weight of the second encoder's loss, which sees the surroundings with the nucleus blanked
         out; 0 for none.
@@ -63,6 +66,7 @@ class EncoderRecipe:
     momentum: float = 0.0
     queue: int = 0
     same_slide: bool = True
+    readout: int = 16
     context_weight: float = 0.3
     context_temperature: float = 0.15
 
@@ -71,6 +75,8 @@ class EncoderRecipe:
             raise CallError(
                 "a recipe takes batches of two nuclei or more, and at least one epoch or step."
             )
+        if self.readout < 0:
+            raise CallError("a readout has 0 numbers or more.")
         if bool(self.momentum) != bool(self.queue):
             raise CallError("a momentum encoder and a queue go together.")
 
@@ -92,6 +98,7 @@ _PAPER = EncoderRecipe(
     momentum=0.999,
     queue=65_536,
     same_slide=False,
+    readout=0,
     context_weight=0.0,
 )
 

@@ -21,7 +21,8 @@ from nucleoscope.io import guard
 from nucleoscope.io.atlas import read_atlas
 from nucleoscope.io.crops import read_crops
 from nucleoscope.io.tables import types_of
-from nucleoscope.learn.encode import embed, untrained
+from nucleoscope.learn.embed import embed
+from nucleoscope.learn.encode import untrained
 from nucleoscope.learn.encoder_model import load_encoder
 from nucleoscope.learn.encoder_recipes import encoder_recipe
 from nucleoscope.seeds import generator

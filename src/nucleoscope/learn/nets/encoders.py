@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.ones(self.width))
 
     @torch.no_grad()
-    def balance(self, vectors: Tensor) -> None:
+    def balance(self, vectors: Tensor) -> Tensor:
         """Set ``scale`` so that no column and no part outweighs the others.
 
         A column is divided by its spread and by the root of its part's width, so that all parts
@@ -58,21 +58,27 @@ class Encoder(nn.Module):
         vectors
             ``(N, width)`` of typical nuclei, made with the present ``scale``.
 
+        Returns
+        -------
+        The same with the new scale; as they are where there are no parts.
+
         Examples
         --------
         >>> encoder = build_encoder("layered")
-        >>> encoder.balance(torch.tensor([[1.0], [3.0]]).expand(2, 224))
+        >>> _ = encoder.balance(torch.tensor([[1.0], [3.0]]).expand(2, 224))
         >>> [round(1 / float(encoder.scale[i]) ** 2) for i in (0, 32, 96)]
         [32, 64, 128]
         """
         if not self.parts or len(vectors) < 2:
-            return
-        spread = (vectors / self.scale).std(0, correction=0)
+            return vectors
+        vectors = vectors / self.scale
+        spread = vectors.std(0, correction=0)
         # A column that never changes says nothing; dividing by nearly nothing would make it loud.
         floor = 0.01 * spread.mean()
         weight = torch.tensor([w**0.5 for w in self.parts for _ in range(w)])
         scale = 1.0 / (spread.clamp_min(floor) * weight) if floor > 0 else torch.ones_like(spread)
         self.scale.copy_(scale)
+        return vectors * scale
 
 
 def _conv(n_in: int, n_out: int, stride: int = 1) -> nn.Sequential:
