@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nucleoscope.bench import BENCHES, Budget, bench, lecl, lecl_claims, trials
+from nucleoscope.bench import BENCHES, Budget, bench, lecl, lecl_claims, lecl_page, trials
 from nucleoscope.bench import lecl_read as read
 from nucleoscope.bench.frame import Record, Run, record_path
 from nucleoscope.bench.lecl_claims import claims, ranked, verdict
@@ -16,6 +17,7 @@ from nucleoscope.bench.lecl_page import render
 from nucleoscope.bench.lecl_read import Results
 from nucleoscope.errors import CallError, InputError
 from nucleoscope.io import guard
+from nucleoscope.learn.recipes import RECIPES
 from nucleoscope.metrics.detection import PairCounts
 from nucleoscope.metrics.detection import f_type as f_type_of_counts
 from nucleoscope.view.page import to_html, to_markdown
@@ -114,6 +116,7 @@ def test_the_most_important_runs_come_first(plan: tuple[Run, ...]) -> None:
         "contrast": 3,
         "histology": 4,
         "dsb2018": 3,
+        "ablation": 3,
         "simulator": 1,
     }.items():
         found = [run.parameters["seed"] for run in plan if run.parameters["part"] == part]
@@ -292,6 +295,22 @@ def test_a_whole_page_misses_nothing(plan: tuple[Run, ...], whole: Results) -> N
     assert all("nan" not in picture.svg for picture in page.pictures())
     assert "| lecl | NC | 1.000 ± 0.000 | 0.990 ± 0.000 | 0.995 ± 0.000 |" in text
     assert to_html(page) == to_html(render(Budget(), plan, whole.records, {}))
+
+
+def test_an_ablation_takes_one_choice_back_and_is_shown_beside_the_default(
+    plan: tuple[Run, ...], whole: Results
+) -> None:
+    default = asdict(RECIPES["lecl"])
+    for what, changes in lecl.ABLATIONS.items():
+        assert all(default[key] != value for key, value in changes.items()), what
+    assert {what for what, _ in lecl_page.ABLATED} == {"", *lecl.ABLATIONS}
+    name = "ablation.one-slice.10min.seed1"
+    some = {k: v for k, v in whole.records.items() if "ablation" not in k}
+    text = to_markdown(render(Budget(), plan, {**some, name: whole.records[name]}, {}), "p")
+    cells = "0.994 | 0.994 | -0.005 | 0.947 | 0.947 | -0.048 | 1"
+    row = f"| without the neighbouring slices | {cells} |"
+    assert row in text
+    assert "| without the pixel contrast | - | - | - | - | - | - | 0 |" in text
 
 
 def test_one_seed_is_shown_without_a_deviation(plan: tuple[Run, ...]) -> None:

@@ -30,6 +30,15 @@ FOLDS = 4
 #: H&E: the default recipe, which has no contrast there, and the same with it.
 CONTRAST: Mapping[str, dict[str, float]] = {"without": {}, "with": {"contrast": 0.1}}
 
+#: The default recipe with one of its choices taken back to the published one.
+ABLATIONS: Mapping[str, dict[str, Any]] = {
+    "no-contrast": {"contrast": 0.0},
+    "one-slice": {"context": 0},
+    "any-slice": {"typing": "any_slice"},
+    "emip": {"projection": "emip", "context": 0},
+    "paper-labels": {"supervision": "paper"},
+}
+
 Figures = Callable[[Run, Place], dict[str, Any]]
 
 
@@ -46,6 +55,7 @@ def runs(budget: Budget) -> tuple[Run, ...]:
     groups += [_default(seed) for seed in budget.seeds]
     groups += [_histology("interleaved"), _histology("blocks")]
     groups += [_contrast(budget, seed) + _dsb(budget, seed) for seed in budget.seeds]
+    groups += [_ablations(budget, seed) for seed in budget.seeds]
     groups += [
         _simulated(budget, first),
         _points(budget, first, ("300", "100", "30", "10")),
@@ -121,6 +131,15 @@ def _points(budget: Budget, seed: int, kept: Sequence[str]) -> list[Run]:
         _run("points", label, seed, budget, trials.plaque, overhead=1.5, recipe="lecl",
              points=POINTS[label])
         for label in kept
+    ]  # fmt: skip
+
+
+def _ablations(budget: Budget, seed: int) -> list[Run]:
+    """The default recipe without one of its parts, on the plaque stacks."""
+    return [
+        _run("ablation", what, seed, budget, trials.plaque, overhead=1.5, recipe="lecl",
+             changes=dict(changes))
+        for what, changes in ABLATIONS.items()
     ]  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def render(budget: Budget, runs: Sequence[Run], records: Records, left: Mapping[
         Section("What it is held to", (claims(results),)),
         Section("Table 1: recipes on the plaque stacks", tuple(_table_1(results))),
         Section("Calibration and z", tuple(_calibration(results))),
+        Section("What the default's choices are worth", tuple(_ablation(results))),
         Section("Number of points", tuple(_points(results))),
         Section("Markers at other z", tuple(_rates(results))),
         Section("Harder stacks", tuple(_harder(results))),
@@ -193,6 +194,49 @@ def _mean_z(group: Mapping[str, object]) -> float | None:
     assert isinstance(images, list)  # noqa: S101  of a record
     known = [image["z_error"] for image in images if image["z_error"] is not None]
     return float(np.mean(known)) if known else None
+
+
+#: Rows of the ablation: variant and what it leaves out.
+ABLATED = (
+    ("", "lecl"),
+    ("no-contrast", "without the pixel contrast"),
+    ("one-slice", "without the neighbouring slices"),
+    ("any-slice", "positive where any slice is, instead of pooled"),
+    ("emip", "taught on the EMIP, one plane, instead of the stack"),
+    ("paper-labels", "published pseudo labels"),
+)
+
+
+def _ablation(results: Results) -> Iterator[Block]:
+    """The default beside itself without one of its parts."""
+    rows = []
+    for what, label in ABLATED:
+        key = ("ablation", what) if what else ("plaque", "lecl")
+        cells: list[str] = []
+        for kind in ("", "positive"):
+            found = [results.groups(*key, group) for group in trials.COHORTS]
+            cells += [figure_text(read.scored(one, kind)) for one in found]
+            cells.append(_change(results, what, kind) if what else "-")
+        rows.append((label, *cells, str(len(results.of(*key)))))
+    branches = [f"{b} {c}" for b, _ in BRANCHES for c in (*trials.COHORTS, "change")]
+    yield Table(
+        ("recipe", *branches, "seeds"),
+        tuple(rows),
+        "F1. The change is on d2_dev, against the default with the same seeds.",
+    )
+
+
+def _change(results: Results, what: str, kind: str) -> str:
+    """F1 of an ablation less that of the default, over the seeds that both have finished."""
+    one, other = (
+        {record["parameters"]["seed"]: record["figures"]["d2_dev"] for record in records}
+        for records in (results.of("ablation", what), results.of("plaque", "lecl"))
+    )
+    both = sorted(set(one) & set(other))
+    if not both:
+        return "-"
+    means = [read.scored([figures[seed] for seed in both], kind).mean for figures in (one, other)]
+    return f"{means[0] - means[1]:+.3f}"
 
 
 def _points(results: Results) -> Iterator[Block]:

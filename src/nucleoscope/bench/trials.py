@@ -40,6 +40,8 @@ from nucleoscope.simulator import simulate
 COHORTS = ("d1_test", "d2_dev")
 #: Figures of the same network with slices united as published instead of linked by overlap.
 UNITED = "united"
+#: The published way of bringing slices together for each of ours.
+UNITES = {"linked": "united", "components": "components-united"}
 #: Simulated stacks to learn from, and the conditions to be judged under.
 SIMULATED = {"n": 6, "size": 384, "seed": 11}
 JUDGED = {"n": 3, "size": 384, "seed": 12}
@@ -180,10 +182,10 @@ def plaque(run: Run, place: Place) -> dict[str, Any]:
             figures[group] = judge(output, place.data / "plaque")
             figures[group]["seconds_per_image"] = seconds
         model = load_model(place.folder / "model")
-        if model.config.projection == "emip":
+        way = UNITES.get(model.config.decode)
+        if way is not None and model.config.projection == "emip":
             figures[UNITED] = {}
             other = Place(place.data, Path(temp, "other"), place.quiet)
-            way = {"linked": "united", "components": "components-united"}[model.config.decode]
             united = model.config.model_copy(update={"decode": way})
             save_model(replace(model, config=united), other.folder / "model")
             for group in COHORTS:
