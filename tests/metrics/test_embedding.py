@@ -222,3 +222,31 @@ def test_a_value_that_is_in_the_embedding_is_read_out() -> None:
     assert abs(judge.read_out(x, noise, split)) < 0.3
     with pytest.raises(CallError, match="three known values"):
         judge.read_out(x, np.full(500, np.nan), split)
+
+
+def test_blocks_weigh_the_same_however_wide_they_are() -> None:
+    rng = np.random.default_rng(0)
+    x = np.hstack([rng.normal(size=(200, 12)) * 9, rng.normal(size=(200, 3))])
+    z = judge.standardised(x, np.arange(200), (12, 3))
+    assert z[:, :12].var() * 12 == pytest.approx(z[:, 12:].var() * 3, rel=1e-3)
+    assert np.array_equal(z[:, :12], judge.standardised(x, np.arange(200))[:, :12])
+    assert np.array_equal(
+        judge.standardised(x, np.arange(200), (15,)), judge.standardised(x, np.arange(200))
+    )
+
+
+def test_a_narrow_block_that_knows_the_types_is_heard_beside_a_wide_one() -> None:
+    rng = np.random.default_rng(1)
+    types = np.array(["a", "b"])[rng.integers(0, 2, 600)]
+    knows = np.where(types == "a", -0.5, 0.5)[:, None] + rng.normal(size=(600, 2)) * 0.5
+    x = np.hstack([rng.normal(size=(600, 300)), knows])
+    split = judge.Split(np.arange(100), np.arange(100, 200), np.arange(200, 600))
+    for probe in (judge.knn_probe, judge.linear_probe):
+        plain, even = probe(x, types, split), probe(x, types, split, blocks=(300, 2))
+        assert even.weighted_f1 > plain.weighted_f1 + 0.03
+
+
+@pytest.mark.parametrize("blocks", [(2, 3), (4, 0), (1, 1, 1)])
+def test_blocks_that_do_not_fit_are_refused(blocks) -> None:
+    with pytest.raises(CallError, match="do not make 4"):
+        judge.standardised(np.eye(4), np.arange(4), blocks)

@@ -180,9 +180,14 @@ def judged_vectors(
     """Figures of an embedding alone and, of all but the features, together with them."""
     what = run.parameters["what"]
     embeddings = {what: vectors}
+    blocks: dict[str, tuple[int, int]] = {}
     if what != "features":
-        embeddings["with features"] = joined(vectors, seen.features.to_numpy(dtype=np.float32))
-    found = _certified(embeddings, seen, run.parameters["layout"], test, run.parameters["seed"])
+        measured = seen.features.to_numpy(dtype=np.float32)
+        embeddings["with features"] = joined(vectors, measured)
+        blocks["with features"] = (vectors.shape[1], measured.shape[1])
+    found = _certified(
+        embeddings, seen, run.parameters["layout"], test, run.parameters["seed"], blocks
+    )
     return {
         "embeddings": _by_embedding(found.probes.drop(columns=["split", "seed"])),
         "structure": _by_embedding(found.structure),
@@ -214,12 +219,14 @@ def _certified(
     layout: str,
     test: Sequence[str],
     seed: int,
+    blocks: Mapping[str, Sequence[int]] | None = None,
 ) -> Certificate:
     # A sample may hold no nucleus of a small tile.
     there = sorted(set(test) & set(seen.tiles.tolist()))
     return certificate(
         embeddings, types=seen.types, slides=seen.tiles, splits={layout: there}, seeds=(seed,),
         labels=LABELS, values={name: seen.features[column] for name, column in VALUES.items()},
+        blocks=blocks,
     )  # fmt: skip
 
 

@@ -73,6 +73,7 @@ def certificate(
     labels: Sequence[int] = (100, 1000),
     values: Mapping[str, ArrayLike] | None = None,
     changed: Mapping[str, Mapping[str, ArrayLike]] | None = None,
+    blocks: Mapping[str, Sequence[int]] | None = None,
 ) -> Certificate:
     """Judge embeddings of the same nuclei, row by row.
 
@@ -93,6 +94,9 @@ def certificate(
         Name to ``(N,)`` measured values that an embedding should know, such as the area.
     changed
         Name of an embedding to change to the ``(N, D)`` embedding of the changed nuclei.
+    blocks
+        Name of an embedding to the widths of what was put side by side in it (``joined``), which
+        then weigh the same in both probes.
 
     Raises
     ------
@@ -128,7 +132,7 @@ def certificate(
         probes=pd.DataFrame(
             [
                 {"embedding": key, "split": label, "seed": seed}
-                | _probes(x, names, split, labels, seed)
+                | _probes(x, names, split, (labels, seed), (blocks or {}).get(key, ()))
                 for key, x in vectors.items()
                 for label, seed, split in parts
             ]
@@ -176,16 +180,23 @@ def _sample(names: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _probes(
-    x: np.ndarray, names: np.ndarray, split: Split, labels: Sequence[int], seed: int
+    x: np.ndarray,
+    names: np.ndarray,
+    split: Split,
+    drawn: tuple[Sequence[int], int],
+    blocks: Sequence[int],
 ) -> dict[str, float]:
     """Weighted and macro F1 of both probes on one split."""
-    near, line = knn_probe(x, names, split), linear_probe(x, names, split)
+    labels, seed = drawn
+    near = knn_probe(x, names, split, blocks=blocks)
+    line = linear_probe(x, names, split, blocks=blocks)
     figures = {
         "knn_f1": near.weighted_f1, "linear_f1": line.weighted_f1,
         "knn_macro_f1": near.macro_f1, "linear_macro_f1": line.macro_f1,
     }  # fmt: skip
     for n in labels:
-        figures[f"linear_f1_{n}"] = linear_probe(x, names, split, n_labels=n, seed=seed).weighted_f1
+        few = linear_probe(x, names, split, n_labels=n, seed=seed, blocks=blocks)
+        figures[f"linear_f1_{n}"] = few.weighted_f1
     return figures
 
 

@@ -136,13 +136,37 @@ def unit_rows(embedding: ArrayLike) -> Floats:
     return rows
 
 
-def standardised(embedding: ArrayLike, rows: Ints) -> Floats:
-    """Columns of mean 0 and standard deviation 1 over ``rows``; unknown values become 0."""
+def standardised(embedding: ArrayLike, rows: Ints, blocks: Sequence[int] = ()) -> Floats:
+    """Columns of mean 0 and standard deviation 1 over ``rows``; unknown values become 0.
+
+    Parameters
+    ----------
+    blocks
+        Widths of what was put side by side. Columns of the narrower blocks are made larger, so
+        that every block has the variance of the widest.
+
+    Raises
+    ------
+    CallError
+        The widths of the blocks do not add up to that of the embedding.
+
+    Examples
+    --------
+    >>> standardised([[1, 1, 1], [3, 3, 3]], np.arange(2), (2, 1)).astype(float).round(1).tolist()
+    [[-1.0, -1.0, -1.4], [1.0, 1.0, 1.4]]
+    """
     x = np.asarray(embedding, dtype=np.float32)
     mean = np.nanmean(x[rows], axis=0, dtype=np.float64)
     spread = np.nanstd(x[rows], axis=0, dtype=np.float64)
-    z = (x - mean) / np.where(spread > 1e-6, spread, 1.0)
-    return np.nan_to_num(np.clip(z, -8.0, 8.0)).astype(np.float32)
+    away = (x - mean) / np.where(spread > 1e-6, spread, 1.0)
+    z: Floats = np.nan_to_num(np.clip(away, -8.0, 8.0)).astype(np.float32)
+    if not blocks:
+        return z
+    if sum(blocks) != z.shape[1] or min(blocks) < 1:
+        raise CallError(f"blocks of {tuple(blocks)} columns do not make {z.shape[1]}.")
+    weight = np.sqrt(max(blocks) / np.asarray(blocks, dtype=np.float64))
+    z *= np.repeat(weight, blocks).astype(np.float32)
+    return z
 
 
 def _similar(
@@ -185,6 +209,7 @@ def knn_probe(
     split: Split,
     *,
     neighbours: Sequence[int] = NEIGHBOURS,
+    blocks: Sequence[int] = (),
 ) -> Probe:
     """Types by the vote of the most similar nuclei of other slides.
 
@@ -201,11 +226,13 @@ def knn_probe(
         Row numbers, see ``split_by_slide``.
     neighbours
         Numbers to choose from.
+    blocks
+        As of ``standardised``.
 
     Raises
     ------
     CallError
-        A set of the split holds no typed nucleus.
+        A set of the split holds no typed nucleus, or blocks that do not fit.
 
     Examples
     --------
@@ -216,7 +243,7 @@ def knn_probe(
     """
     codes, names, split = _typed(types, split)
     best: tuple[float, Floats, int, str] | None = None
-    for label, x in _variants(embedding, split.train):
+    for label, x in _variants(embedding, split.train, blocks):
         predicted = _knn(x, codes, split.train, split.valid, neighbours, len(names))
         for k, found in zip(neighbours, predicted, strict=True):
             f1 = scores(names[codes[split.valid]], names[found]).weighted_f1
@@ -242,12 +269,12 @@ def _typed(types: ArrayLike, split: Split) -> tuple[Ints, NDArray[np.str_], Spli
     return codes.astype(np.int64), there, kept
 
 
-def _variants(embedding: ArrayLike, train: Ints) -> list[tuple[str, Floats]]:
+def _variants(embedding: ArrayLike, train: Ints, blocks: Sequence[int]) -> list[tuple[str, Floats]]:
     """The embedding as it is and with standardised columns, both with rows of length 1."""
     plain = np.nan_to_num(np.asarray(embedding, dtype=np.float32))
     return [
         ("as it is", unit_rows(plain)),
-        ("standardised", unit_rows(standardised(embedding, train))),
+        ("standardised", unit_rows(standardised(embedding, train, blocks))),
     ]
 
 
@@ -269,6 +296,7 @@ def linear_probe(
     *,
     n_labels: int | None = None,
     seed: int = 0,
+    blocks: Sequence[int] = (),
 ) -> Probe:
     """Types by logistic regression on standardised columns.
 
@@ -282,6 +310,9 @@ def linear_probe(
     n_labels
         Use only this many labels of train and validation slides, drawn by ``seed`` in proportion
         of both sets; None = all.
+    blocks
+        As of ``standardised``. Without them the block of the fewest columns is regularised the
+        most.
 
     Raises
     ------
@@ -300,10 +331,10 @@ def linear_probe(
         split = _fewer(split, n_labels, seed)
     if len(np.unique(codes[split.train])) < 2:
         raise CallError("the train slides hold one type only; a probe needs two.")
-    x = standardised(embedding, split.train)
+    x = standardised(embedding, split.train, blocks)
     best = min(STRENGTHS, key=lambda c: _surprise(x, codes, split, c))
     both = np.concatenate([split.train, split.valid])
-    found = _regress(standardised(embedding, both), codes, both, split.test, best)
+    found = _regress(standardised(embedding, both, blocks), codes, both, split.test, best)
     return scores(names[codes[split.test]], names[found], f"C={best:g}")
 
 

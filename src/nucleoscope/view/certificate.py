@@ -28,6 +28,8 @@ from nucleoscope.learn.encoder_recipes import encoder_recipe
 from nucleoscope.seeds import generator
 from nucleoscope.view.page import Page, Section, Table, to_html
 
+#: Rows of the page: the atlas's own embedding, its interpretable features, and both together.
+OWN, FEATURES, BOTH = "embedding", "handcrafted features", "embedding and features"
 #: Nuclei that are changed to see what an embedding notices.
 CHANGED = 400
 #: Features that an embedding should know, in order of preference of their column.
@@ -100,6 +102,9 @@ def certify(
     """
     judged = _opened(atlas, types)
     embeddings = _embeddings(judged, embedding or {})
+    blocks = {}
+    if BOTH in embeddings:
+        blocks[BOTH] = [embeddings[name].shape[1] for name in (OWN, FEATURES)]
     invariance = pd.DataFrame(columns=["embedding", "change", "cosine"])
     if model is not None:
         if judged.crops is None:
@@ -111,7 +116,7 @@ def certify(
     found = certificate(
         embeddings, types=judged.types, slides=judged.atlas.table.frame["image"].to_numpy(str),
         splits=None if test is None else {"given": test}, seeds=seeds, labels=labels,
-        values=_values(judged.atlas),
+        values=_values(judged.atlas), blocks=blocks,
     )  # fmt: skip
     if len(invariance):
         found = replace(found, invariance=invariance)
@@ -141,7 +146,7 @@ def _embeddings(judged: _Judged, files: Mapping[str, str | Path]) -> dict[str, A
     """Every embedding there is of these nuclei, the atlas's own first."""
     atlas = judged.atlas
     own = np.asarray(atlas.embedding, dtype=np.float32)
-    found: dict[str, Any] = {"embedding": own}
+    found: dict[str, Any] = {OWN: own}
     if atlas.context is not None:
         context = np.asarray(atlas.context, dtype=np.float32)
         found["embedding and context"] = np.concatenate([own, 0.5 * context], axis=1)
@@ -149,8 +154,8 @@ def _embeddings(judged: _Judged, files: Mapping[str, str | Path]) -> dict[str, A
         measured = atlas.features.to_numpy(dtype=np.float32)
         measured = measured[:, np.isfinite(measured).any(axis=0)]
         if measured.shape[1]:
-            found["handcrafted features"] = measured
-            found["embedding and features"] = joined(own, measured)
+            found[FEATURES] = measured
+            found[BOTH] = joined(own, measured)
     if judged.crops is not None:
         found["8x8 thumbnails"] = thumbnail_vectors(judged.crops)
     for name, path in files.items():
