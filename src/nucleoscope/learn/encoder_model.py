@@ -268,7 +268,8 @@ def encoder_card(config: EncoderConfig) -> str:
         f"- Encoder: {config.encoder}, {config.output} as the embedding",
         f"- Sees: {field_um:g} um around the centre, at {config.size} px; crops at {config.mpp:g} "
         "um per pixel",
-        f"- Of these stand for interpretable features: {config.readout or 'none'}",
+        f"- Readout of the interpretable features: {config.readout or 'none'}"
+        + (" of the numbers" if config.readout else ""),
         f"- Surroundings: {config.context_dimensions or 'not looked at'}"
         + (" numbers, kept apart" if config.context_dimensions else ""),
     ]
