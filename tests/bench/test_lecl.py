@@ -228,9 +228,9 @@ def test_nothing_is_claimed_without_runs(plan: tuple[Run, ...]) -> None:
 def test_claims_follow_the_figures(whole: Results) -> None:
     rows = {row[0]: row for row in claims(whole).rows}
     assert rows["emip above mip, positive F1, d2_dev"][3:] == ("3", "holds")
-    assert rows["order of recipes on harder simulated stacks, dim"][2] == (
-        "lecl > lecl-paper > emip > mip"
-    )
+    order = rows["order on harder simulated stacks, dim, of recipes told apart on d2_dev"]
+    assert order[2:] == ("lecl > lecl-paper > emip > mip", "3", "holds")
+    assert order[1].startswith("lecl > lecl-paper, lecl > emip, lecl > mip, lecl-paper > emip")
     assert rows["expected calibration error of lecl's types at equal minutes, d2_dev"][4] == "holds"
     kept = "share of its positive F1 kept with 30% of the points, d2_dev"
     assert rows[kept][4] == "does not hold"
@@ -246,12 +246,34 @@ def test_a_claim_about_two_recipes_has_the_seeds_of_the_fewer(plan: tuple[Run, .
 
 
 def test_an_order_that_changes_does_not_hold(plan: tuple[Run, ...]) -> None:
-    records = {run.name: record_of(run) for run in plan if run.parameters["seed"] == 0}
-    worse = next(run for run in plan if run.name == "simulator.lecl.10min.seed0")
-    records[worse.name]["figures"] = figures_of(worse, 10)
+    records = {run.name: record_of(run) for run in plan}
+    for seed in range(3):
+        worse = next(run for run in plan if run.name == f"simulator.lecl.10min.seed{seed}")
+        records[worse.name]["figures"] = figures_of(worse, 10)
     rows = {row[0]: row for row in claims(Results(plan, records)).rows}
-    dense = rows["order of recipes on harder simulated stacks, dense"]
-    assert dense[2:] == ("lecl-paper > emip > mip > lecl", "1", "does not hold")
+    dense = rows["order on harder simulated stacks, dense, of recipes told apart on d2_dev"]
+    assert dense[2:] == ("lecl-paper > emip > mip > lecl", "3", "does not hold")
+
+
+def test_recipes_that_are_not_told_apart_have_no_order_to_keep(plan: tuple[Run, ...]) -> None:
+    records = {run.name: record_of(run) for run in plan}
+    for seed, emip, paper in ((0, 60, 70), (1, 70, 72), (2, 78, 74)):
+        for what, good in (("emip", emip), ("lecl-paper", paper)):
+            run = next(r for r in plan if r.name == f"plaque.{what}.10min.seed{seed}")
+            records[run.name]["figures"] = figures_of(run, good)
+        run = next(r for r in plan if r.name == f"simulator.lecl-paper.10min.seed{seed}")
+        records[run.name]["figures"] = figures_of(run, 65)
+    rows = {row[0]: row for row in claims(Results(plan, records)).rows}
+    dense = rows["order on harder simulated stacks, dense, of recipes told apart on d2_dev"]
+    assert "lecl-paper > emip" not in dense[1]
+    assert dense[2:] == ("lecl > emip > lecl-paper > mip", "3", "holds")
+
+
+def test_one_seed_tells_nothing_apart(plan: tuple[Run, ...]) -> None:
+    records = {run.name: record_of(run) for run in plan if run.parameters["seed"] == 0}
+    rows = {row[0]: row for row in claims(Results(plan, records)).rows}
+    dense = rows["order on harder simulated stacks, dense, of recipes told apart on d2_dev"]
+    assert dense[4] == "not measured yet"
 
 
 def test_calibration_that_is_too_poor_does_not_hold(plan: tuple[Run, ...]) -> None:
