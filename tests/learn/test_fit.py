@@ -221,7 +221,19 @@ def test_no_typed_nucleus_at_all_falls_back_too() -> None:
 def test_held_out_nuclei_judge_but_an_empty_jury_changes_nothing() -> None:
     nothing = Typed(np.zeros((0, len(FEATURES))), np.zeros(0), np.zeros(0, bool))
     spec = fit_marker(evidence_of(30), nothing, has_network=False)
-    assert (spec.slope, spec.offset) == (1.0, 0.0)
+    alone = fit_marker(evidence_of(30), None, has_network=False)
+    assert spec.slope == 1.0
+    assert spec.offset == pytest.approx(alone.offset / alone.slope)
+
+
+def test_two_held_out_negatives_do_not_call_everything_negative() -> None:
+    taught = evidence_of(30)
+    jury = Typed(*(part[~taught.positive][:2] for part in (
+        taught.evidence, taught.logit, taught.positive)))  # fmt: skip
+    spec = fit_marker(taught, jury, has_network=False)
+    by_rule = taught.evidence @ np.array(spec.weights) + spec.bias
+    called = spec.slope * by_rule + spec.offset > 0
+    assert np.mean(called == taught.positive) > 0.9
 
 
 def test_detections_take_the_type_of_their_click() -> None:

@@ -22,6 +22,7 @@ from nucleoscope.learn.partial import (
     ROUNDS,
     clicked_share,
     judged,
+    otsu,
     propose,
     relearnt,
     taught_with,
@@ -76,6 +77,31 @@ def test_sparse_clicks_do_not_make_nuclei_look_larger(wide: Scene) -> None:
         for share in (0.15, 1.0)
     )
     assert few == pytest.approx(all_of_them, rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_click_is_enough_to_know_nuclei_from_noise(wide: Scene, seed: int) -> None:
+    one = np.random.default_rng(seed).integers(len(wide.points), size=1)
+    clicks = wide.points.zyx()[one]
+    area = np.ones(wide.volume.shape[1:], bool)
+    found = propose(wide.volume.data[-1], clicks, z_step_px(wide.volume.spacing, 11.0), area)
+    likely, truth = found.zyx[found.is_likely], np.delete(wide.points.zyx(), one, axis=0)
+    right = len(match_points(likely, truth, radius=(2, 16, 16)).truth_index)
+    assert right > 0.75 * len(truth)
+    assert right > 0.8 * len(likely)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=30), st.floats(0.01, 100))
+def test_the_height_that_parts_follows_the_unit(heights: list[float], factor: float) -> None:
+    values = np.array(heights)
+    assert values.min() * (1 - 1e-9) <= otsu(values) <= values.max() * (1 + 1e-9)
+    lows, highs = (values <= otsu(values)).sum(), (values > otsu(values)).sum()
+    assert lows + highs == len(values)
+    assert (
+        otsu(values * factor) == pytest.approx(otsu(values) * factor, rel=1e-6)
+        or len(set(values.round(6))) < 3
+    )
 
 
 def test_nothing_outside_the_area_is_proposed(wide: Scene) -> None:

@@ -49,6 +49,8 @@ MATCH_RADII, MATCH_SLICES = 2.0, 2.0
 MATCH_RADII_2D = 1.0
 #: Fewer pairs of nucleus and click than these place nothing.
 ENOUGH_PAIRS = 200
+#: Held-out nuclei of each type that calibrate a marker; with fewer, those that taught do too.
+ENOUGH_TYPED = 5
 #: Rims of nuclei are not wider.
 RIM_PIXELS = 8
 
@@ -386,6 +388,8 @@ def network_alone() -> MarkerSpec:
 def fit_marker(taught: Typed, held_out: Typed | None, *, has_network: bool) -> MarkerSpec:
     """Rule on the evidence from all typed nuclei; the mix is calibrated on held-out ones.
 
+    Where too few of these have a type, all calibrate it: two negatives would call everything
+    negative.
     Without examples of both types the rule is the evidence's overlap alone, uncalibrated.
     """
     everything = taught if held_out is None else _joined(taught, held_out)
@@ -400,13 +404,22 @@ def fit_marker(taught: Typed, held_out: Typed | None, *, has_network: bool) -> M
         weights = [0.0] * len(FEATURES)
         weights[FEATURES.index("best_overlap")] = 8.0
         return MarkerSpec(weights=tuple(weights), bias=-2.4, network_share=share)
-    judge = everything if held_out is None else held_out
+    judge = held_out if held_out is not None and _can_judge(held_out) else everything
     by_rule = np.clip(judge.evidence @ np.asarray(rule.weights) + rule.bias, -8, 8)
     mixed = share * judge.logit + (1 - share) * by_rule
     slope, offset = platt(mixed, judge.positive)
+    if judge is not held_out and held_out is not None and slope > 1.0:
+        # Nuclei that taught make it too sure of itself: the border between types may be theirs.
+        slope, offset = 1.0, offset / slope
     return MarkerSpec(
         weights=rule.weights, bias=rule.bias, network_share=share, slope=slope, offset=offset
     )
+
+
+def _can_judge(typed: Typed) -> bool:
+    """Whether there are enough nuclei of both types to calibrate probabilities with."""
+    n_positive = int(typed.positive.sum())
+    return min(n_positive, len(typed.positive) - n_positive) >= ENOUGH_TYPED
 
 
 def _joined(one: Typed, other: Typed) -> Typed:

@@ -36,6 +36,9 @@ from nucleoscope.supervision.pseudo import nuclei_channel
 COMPLETE = 0.75
 #: Blobs at least as bright as this quantile of the clicked ones are likely nuclei.
 LIKELY = 0.05
+#: With fewer clicks than these in an image they cannot tell that quantile: blobs are then also
+#: likely from this share of the height that parts nuclei from noise (Otsu).
+ENOUGH_CLICKS, OF_OTSU = 10, 0.8
 #: Blobs of at least this share of that height may be nuclei.
 POSSIBLE = 0.5
 #: The blob filter is this much wider than for images in which every nucleus was clicked: two blobs
@@ -119,15 +122,42 @@ def propose(
         reach = (REACH_SLICES, REACH_RADII * radius, REACH_RADII * radius)
         is_clicked = np.zeros(len(blobs), dtype=bool)
         is_clicked[match_points(blobs, clicks, radius=reach).predicted_index] = True
-        if not is_clicked.any():
+        if not is_clicked.any() and (len(clicks) >= ENOUGH_CLICKS or not len(blobs)):
             return Proposals(np.zeros((0, 3)), np.zeros(0, bool), radius, 1.0)
-        likely, typical = np.quantile(score[is_clicked], (LIKELY, TYPICAL))
+        heights = score[is_clicked]
+        likely, typical = np.quantile(heights, (LIKELY, TYPICAL)) if heights.size else (np.inf,) * 2
+        if is_clicked.sum() < ENOUGH_CLICKS:
+            likely = min(likely, OF_OTSU * otsu(score))
         kept = np.flatnonzero((score >= POSSIBLE * likely) & ~is_clicked)
         kept = kept[_is_apart(blobs[kept], clicks, radius, z_step)]
         others, is_likely = blobs[kept], score[kept] >= likely
         radius = median_radius(stain, np.concatenate([clicks, others[is_likely]]), z_step)
-    share = float(is_clicked[score >= typical].mean())
+    # Clicks of which the filter sees none tell nothing of the share.
+    share = float(is_clicked[score >= typical].mean()) if is_clicked.any() else 1.0
     return Proposals(others, is_likely, radius, share)
+
+
+def otsu(height: NDArray[np.float64]) -> float:
+    """The height that parts low ones from high ones best (Otsu 1979), on a logarithmic scale.
+
+    Parameters
+    ----------
+    height
+        ``(n,)``, all above 0.
+
+    Examples
+    --------
+    >>> round(otsu(np.array([1.0, 1.0, 1.0, 100.0, 100.0])), 1)
+    10.0
+    """
+    x = np.sort(np.log(height))
+    n = np.arange(1, len(x))
+    if not n.size:
+        return float(np.exp(x).min(initial=np.inf))
+    below = np.cumsum(x)[:-1]
+    apart = below / n - (x.sum() - below) / (len(x) - n)
+    at = int((n * (len(x) - n) * apart**2).argmax())
+    return float(np.exp((x[at] + x[at + 1]) / 2))
 
 
 def _is_apart(places: Zyx, clicks: Zyx, radius: float, z_step: float) -> NDArray[np.bool_]:
