@@ -52,9 +52,6 @@ from nucleoscope.learn.views import (
 )
 from nucleoscope.seeds import generator
 
-F16 = NDArray[np.float16]
-F32 = NDArray[np.float32]
-
 #: Steps over which the learning rate rises.
 WARM_UP = 20
 #: How often a run looks for collapse and keeps its state.

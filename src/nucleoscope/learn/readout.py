@@ -78,8 +78,8 @@ class Readout(nn.Module):
         [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
         """
         x = functional.normalize(vectors.double(), dim=1).numpy()
-        mean, spread = _moments(x)
-        z = (x - mean) * spread
+        mean, scale = _moments(x)
+        z = (x - mean) * scale
         wanted = _standardised(np.asarray(features, dtype=np.float64))
         self.weights.zero_()
         self.offset.zero_()
@@ -96,7 +96,7 @@ class Readout(nn.Module):
         axes = axes * np.sign(axes[strongest, np.arange(axes.shape[1])])
         floor = max(1e-6 * float(variances.max(initial=0.0)), 1e-12)
         axes = axes / np.maximum(variances, floor) ** 0.25
-        found = spread[:, None] * (weights @ axes)
+        found = scale[:, None] * (weights @ axes)
         self.weights[:, : found.shape[1]] = torch.from_numpy(found)
         self.offset[: found.shape[1]] = torch.from_numpy(-mean @ found)
 
