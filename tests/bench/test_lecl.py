@@ -269,6 +269,16 @@ def test_recipes_that_are_not_told_apart_have_no_order_to_keep(plan: tuple[Run, 
     assert dense[2:] == ("lecl > emip > lecl-paper > mip", "3", "holds")
 
 
+def test_an_order_compares_the_same_seeds(plan: tuple[Run, ...]) -> None:
+    records = {run.name: record_of(run) for run in plan}
+    del records["simulator.emip.10min.seed1"], records["simulator.emip.10min.seed2"]
+    first = next(r for r in plan if r.name == "simulator.lecl-paper.10min.seed0")
+    records[first.name]["figures"] = figures_of(first, 50)
+    rows = {row[0]: row for row in claims(Results(plan, records)).rows}
+    dense = rows["order on harder simulated stacks, dense, of recipes told apart on d2_dev"]
+    assert dense[2:] == ("lecl > emip > mip > lecl-paper", "1", "does not hold")
+
+
 def test_one_seed_tells_nothing_apart(plan: tuple[Run, ...]) -> None:
     records = {run.name: record_of(run) for run in plan if run.parameters["seed"] == 0}
     rows = {row[0]: row for row in claims(Results(plan, records)).rows}
