@@ -78,6 +78,7 @@ def test_votes_are_those_of_a_slow_loop() -> None:
     names, codes = np.unique(types, return_inverse=True)
     z = {
         "as it is": x.astype(np.float32).astype(float),
+        "centred": x - x[split.train].mean(axis=0),
         "standardised": judge.standardised(x, split.train).astype(float),
     }[probe.chosen.split(", ")[1]]
     z /= np.linalg.norm(z, axis=1, keepdims=True)
@@ -90,6 +91,23 @@ def test_votes_are_those_of_a_slow_loop() -> None:
             votes[codes[train[j]]] += np.exp(similarity[j] / 0.07)
         right += votes.argmax() == codes[i]
     assert probe.accuracy == pytest.approx(right / len(split.test))
+
+
+def test_neighbours_are_counted_around_the_mean_where_types_are_directions_from_it() -> None:
+    rng = np.random.default_rng(0)
+    angle = rng.integers(0, 5, 900)
+    length = rng.lognormal(0.0, 1.0, (900, 1))
+    at = np.stack([np.cos(angle * 1.2566), np.sin(angle * 1.2566)], axis=1)
+    x = np.full((900, 43), 30.0)
+    x[:, :2] += length * (at + rng.normal(size=at.shape) * 0.25)
+    x[:, 3:] += rng.normal(size=(900, 40)) * 0.01
+    split = Split(np.arange(300), np.arange(300, 600), np.arange(600, 900))
+    probe = judge.knn_probe(x, angle.astype(str), split, neighbours=(100,))
+    assert probe.chosen.endswith("centred")
+    assert probe.weighted_f1 > 0.95
+    moved = x - x[split.train].mean(axis=0)
+    around = judge.knn_probe(moved, angle.astype(str), split, neighbours=(100,))
+    assert probe.weighted_f1 == pytest.approx(around.weighted_f1, abs=0.01)
 
 
 @pytest.mark.parametrize("probe", [judge.knn_probe, judge.linear_probe])
