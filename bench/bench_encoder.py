@@ -7,15 +7,18 @@ are finite and, of our folded network, equal to those of the unfolded one.
 
 With ``--tiles FOLDER`` (H&E tiles ``*.png`` with ``*.points.csv``) it also measures embedding from
 image files, reading and cutting included, surroundings too, beside the published ResNet-34 on
-crops of the same files. With ``--seconds S`` it then trains ``nuc2vec`` and ``nuc2vec-paper`` for
-equal CPU time and scores both and the random start on test tiles.
+crops of the same files. With ``--seconds S`` it then trains ``nuc2vec``, ``nuc2vec-paper`` and
+lightly's SimCLR with ResNet-18 for equal CPU time, the last also for four times as long, and scores
+them and the random start on test tiles. ``--seed`` is that of every training.
 
-    OMP_NUM_THREADS=1 python bench/bench_encoder.py [--quick] [--tiles FOLDER] [--seconds S]
+    OMP_NUM_THREADS=1 python bench/bench_encoder.py [--quick]
+        [--tiles FOLDER] [--seconds S] [--seed N]
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -35,6 +38,8 @@ from nucleoscope.learn.encoder_model import EncoderModel
 from nucleoscope.learn.encoder_recipes import EncoderRecipe, encoder_recipe
 from nucleoscope.learn.nets.encoders import build_encoder, build_head, folded
 
+#: Views of lightly in one timed step.
+PEER_VIEWS = 32
 PUBLISHED, OURS = encoder_recipe("nuc2vec-paper"), encoder_recipe("nuc2vec")
 
 
@@ -138,7 +143,8 @@ def training_speed(turns: int) -> None:
     for name, weight in (("nuc2vec", OURS.context_weight), ("nuc2vec, no context", 0.0)):
         runs[name] = (2 * OURS.batch, stepper(replace(OURS, context_weight=weight), store))
     try:
-        runs["lightly SimCLR, ResNet-18"] = (32, peer(store))
+        for size in (32, 64):
+            runs[f"lightly SimCLR, ResNet-18, {size} px"] = (PEER_VIEWS, Peer(store, size).step)
     except (ImportError, RuntimeError) as error:
         print(f"lightly cannot be run here: {error}")
     rates = interleaved(runs, turns)
@@ -156,23 +162,54 @@ def stepper(recipe: EncoderRecipe, store: CropStore) -> Callable[[], object]:
     return lambda: encode._step(state, run, 0.5)
 
 
-def peer(store: CropStore) -> Callable[[], object]:
-    from bench_views import lightly
+class Peer:
+    """lightly's ``SimCLRTransform``, ResNet-18 with its usual stem, NT-Xent, AdamW."""
 
-    make = lightly(store.morphology, 64)
-    net = torch.nn.Sequential(build_encoder("resnet18"), build_head(512, 512, 128, has_norm=True))
-    net.to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
+    def __init__(self, store: CropStore, size: int, seed: int = 0) -> None:
+        from bench_views import lightly
 
-    def step() -> None:
-        views = torch.from_numpy(make(np.arange(32), 0)).permute(0, 3, 1, 2)
-        out = functional.normalize(net(views), dim=1)
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  the transform draws from the global generators
+        self.images, self.size = store.morphology, size
+        self.make, self.rng = lightly(store.morphology, size), np.random.default_rng(seed)
+        self.encoder = build_encoder("resnet18")
+        self.net = torch.nn.Sequential(self.encoder, build_head(512, 512, 128, has_norm=True))
+        self.net.to(memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=1e-3, fused=True)
+
+    def step(self, n_views: int = PEER_VIEWS) -> None:
+        # The transform makes two views of each of the first half of the rows.
+        self.net.train()
+        rows = self.rng.choice(len(self.images), n_views, replace=False)
+        views = torch.from_numpy(self.make(rows, 0)).permute(0, 3, 1, 2)
+        out = functional.normalize(self.net(views), dim=1)
         loss = infonce(out[::2], out[1::2])
-        optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.backward()
-        optimiser.step()
+        self.optimiser.step()
 
-    return step
+    def train(self, seconds: float) -> int:
+        """Steps made in about this much CPU time."""
+        start, steps = time.process_time(), 0
+        while time.process_time() - start < seconds:
+            self.step(256)
+            steps += 1
+        return steps
+
+    def embed(self, store: CropStore) -> np.ndarray:
+        """Vectors of length 1 of crops that are only made smaller and normalised."""
+        self.net.eval()
+        mean, spread = (
+            torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
+        found = []
+        for start in range(0, len(store), 256):
+            crops = np.asarray(store.morphology[start : start + 256])
+            x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+            x = functional.interpolate(x, size=(self.size, self.size), mode="area")
+            found.append(functional.normalize(forward(self.encoder, (x - mean) / spread), dim=1))
+        return torch.cat(found).numpy()
 
 
 def interleaved(runs: dict[str, tuple[int, Callable[[], object]]], turns: int) -> dict[str, float]:
@@ -188,14 +225,17 @@ def report(title: str, rates: dict[str, float]) -> None:
     first = next(iter(rates.values()))
     print(f"\n{title}, one thread")
     for name, rate in rates.items():
-        print(f"{name:32s}{rate:10.1f}{rate / first:10.2f}x")
+        print(f"{name:36s}{rate:10.1f}{rate / first:10.2f}x")
 
 
 # --- accuracy -----------------------------------------------------------------------------------
 
 
-def accuracy(folder: Path, seconds: float, quick: bool) -> None:
-    """Nuclei of every fifth tile are the test; neighbours and strengths fixed beforehand."""
+def accuracy(folder: Path, seconds: float, quick: bool, seed: int) -> None:
+    """Nuclei of every fifth tile are the test; neighbours and strengths fixed beforehand.
+
+    The test nuclei are seen in training, without their types, by every contestant.
+    """
     from nucleoscope.data.nuclei import Nuclei
     from nucleoscope.data.table import NucleusTable
     from nucleoscope.flow.crops import crop_nuclei
@@ -215,23 +255,42 @@ def accuracy(folder: Path, seconds: float, quick: bool) -> None:
     known = np.flatnonzero(kind != "")
     typed, kind = store.take(known), kind[known]
     print(f"\n{len(store)} nuclei of {len(images)} tiles, {len(known)} typed; {seconds:.0f} CPU s")
+    test = typed.slide % 5 == 2
+    start = time.process_time()
     models = {"random start": untrained(OURS)}
     for recipe in (OURS, PUBLISHED):
-        models[recipe.name] = for_cpu_seconds(store, recipe, seconds)
+        models[recipe.name] = for_cpu_seconds(store, recipe, seconds, seed)
     for name, model in models.items():
-        knn, linear = probes(embed(model, typed).astype(np.float32), kind, typed.slide % 5 == 2)
-        steps = model.config.training.get("steps", 0)
-        print(f"{name:20s} steps {steps:5d}  kNN {knn:.3f}  linear {linear:.3f} (weighted F1)")
+        vectors = embed(model, typed).astype(np.float32)
+        say(name, model.config.training.get("steps", 0), probes(vectors, kind, test))
+    print(f"{time.process_time() - start:.0f} CPU s for these")
+    for size in (32, 64):
+        try:
+            other, steps = Peer(store, size, seed), 0
+        except (ImportError, RuntimeError) as error:
+            print(f"lightly cannot be run here: {error}")
+            return
+        for more, times in ((1, "equal time"), (3, "4x the time")):
+            steps += other.train(more * seconds)
+            score = probes(other.embed(typed), kind, test)
+            say(f"lightly, ResNet-18, {size} px, {times}", steps, score)
 
 
-def for_cpu_seconds(store: CropStore, recipe: EncoderRecipe, seconds: float) -> EncoderModel:
+def say(name: str, steps: int, score: tuple[float, float]) -> None:
+    print(f"{name:40s} steps {steps:5d}  kNN {score[0]:.3f}  linear {score[1]:.3f} (weighted F1)")
+
+
+def for_cpu_seconds(
+    store: CropStore, recipe: EncoderRecipe, seconds: float, seed: int
+) -> EncoderModel:
     """Train for about this much CPU time, by the measured time of a step."""
-    run = encode._prepare(store, recipe, EncoderSettings(), None)
+    run = encode._prepare(store, recipe, EncoderSettings(seed=seed), None)
     state = encode._start(run, None)
     encode._step(state, run, 0.0)
     one = spent(lambda: encode._step(state, run, 0.0))
     steps = max(2, round(seconds / one))
-    return train_encoder(store, recipe, EncoderSettings(minutes=float("inf"), steps=steps))
+    settings = EncoderSettings(minutes=float("inf"), steps=steps, seed=seed)
+    return train_encoder(store, recipe, settings)
 
 
 def probes(x: np.ndarray, kind: np.ndarray, test: np.ndarray) -> tuple[float, float]:
@@ -257,6 +316,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tiles", type=Path)
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     turns = 2 if given.quick else 5
@@ -265,7 +325,7 @@ def main() -> None:
         from_files(given.tiles, turns)
     training_speed(turns)
     if given.tiles is not None and given.seconds is not None:
-        accuracy(given.tiles, given.seconds, given.quick)
+        accuracy(given.tiles, given.seconds, given.quick, given.seed)
 
 
 if __name__ == "__main__":
