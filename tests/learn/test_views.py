@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from nucleoscope.errors import CallError, InputError
+from nucleoscope.learn.view_kernels import AFFINE, BACK, BACK_AFFINE, COLOUR, GREY, OWN, SIGMA
 from nucleoscope.learn.views import (
-    GREY,
     N_PARAMETERS,
     OD_MEAN,
     OD_STD,
-    OWN,
     Slides,
     ViewSettings,
     draw_views,
@@ -29,7 +28,6 @@ STILL = ViewSettings(
     rotation=False, scale=0.0, shift=0.0, stain=0.0, stain_offset=0.0, tilt_deg=0.0,
     brightness=0.0, blur_share=0.0, swap=0.0, grey=0.0,
 )  # fmt: skip
-BACK, SIGMA = 20, 18
 
 
 def crops(n: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -200,6 +198,65 @@ def test_beyond_the_crop_it_is_mirrored() -> None:
     view = rendered(images, mask, np.array([0]), shifted, STILL, radius=10.0)[0, :, :, 0]
     assert (view[:, :4] < 0).all()
     assert (view[:, 4:] > 0).all()
+
+
+def slow_view(images, edges, row, p, size):
+    """One view without blur, in float64, sampled by scipy."""
+    middle = (np.array(images.shape[1:3]) - 1) / 2
+    grid = np.indices((size, size)).reshape(2, -1) - (size - 1) / 2
+    at = p[AFFINE : AFFINE + 4].reshape(2, 2) @ grid + p[AFFINE + 4 : AFFINE + 6, None]
+
+    def sampled(image, where):
+        planes = [
+            map_coordinates(image[..., c].astype(float), where, order=1, mode="reflect")
+            for c in range(3)
+        ]
+        return np.stack(planes, axis=1)
+
+    value = sampled(images[row], at + middle[:, None])
+    if p[BACK] != OWN:
+        y, x = np.floor(at + middle[:, None] + 0.5).astype(int)
+        inside = (y >= 0) & (x >= 0) & (y < images.shape[1]) & (x < images.shape[2])
+        keep = np.where(inside, edges[row][np.where(inside, y, 0), np.where(inside, x, 0)], 0) / 255
+        turn, shift = p[BACK_AFFINE : BACK_AFFINE + 4].reshape(2, 2), p[BACK_AFFINE + 4 :, None]
+        behind = np.tile(images[row].mean((0, 1)), (len(keep), 1))
+        if p[BACK] != GREY:
+            behind = sampled(images[int(p[BACK])], turn @ at + shift + middle[:, None])
+        value = behind + keep[:, None] * (value - behind)
+    colour = p[COLOUR : COLOUR + 12]
+    od = -np.log((value + 1) / 256)
+    return (od @ colour[:9].reshape(3, 3).T + colour[9:]).reshape(size, size, 3)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (40, 64), (64, 31)])
+@pytest.mark.parametrize("view", [0, 1])
+def test_views_are_those_of_a_slow_float64_sampler(shape, view) -> None:
+    rng = np.random.default_rng(1)
+    # Smooth crops: optical density is steep at black, where a table of quarters is coarse.
+    images = rng.integers(40, 256, (6, *shape, 3), dtype=np.uint8)
+    mask = np.zeros((6, *shape), np.uint8)
+    mask[:, 14:27, 10:24] = 1
+    settings_ = ViewSettings(blur_share=0.0, shift=30.0, swap=0.6, grey=0.3)
+    edges = soft_edges(mask, settings_, radius=9.0)
+    rows = np.arange(6)
+    drawn = draw_views(settings_, rows, Slides.of(np.zeros(6, int)), seed=3, step=0, view=view)
+    fast = render_views(images, edges, rows, drawn, settings_)
+    slow = [slow_view(images, edges, r, drawn[r].astype(float), settings_.size) for r in rows]
+    # A point halfway between two pixels may fall to either side in float32.
+    assert np.mean(np.abs(fast - slow) > 0.02) < 0.002
+
+
+def test_a_view_beside_a_grey_one_is_the_view_alone_to_the_bit() -> None:
+    images, mask = crops(4)
+    settings_ = ViewSettings()
+    edges = soft_edges(mask, settings_, radius=10.0)
+    slides, rows = Slides.of(np.zeros(4, int)), np.arange(4)
+    drawn = draw_views(settings_, rows, slides, seed=0, step=0, view=1)
+    drawn[:, BACK] = (GREY, 2, GREY, 1)
+    together = render_views(images, edges, rows, drawn, settings_)
+    for row in rows:
+        alone = render_views(images, edges, rows[row : row + 1], drawn[row : row + 1], settings_)
+        assert np.array_equal(alone[0], together[row])
 
 
 @pytest.mark.parametrize("view", [0, 1])

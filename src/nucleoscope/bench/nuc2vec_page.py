@@ -55,8 +55,9 @@ def render(budget: Budget, runs: Sequence[Run], records: Records, left: Mapping[
             "How it is made",
             (
                 Code(f"nucleoscope bench nuc2vec --data DIR --docs docs{_flag(budget)}"),
-                "Outlines and features come from the clicks alone. Neighbours, regularisation and "
-                "standardisation are chosen on a fifth of the training tiles. nuc2vec ends after "
+                "Outlines and features come from the clicks alone. Neighbours, regularisation, "
+                "centring and standardisation are chosen on a fifth of the training tiles. "
+                "nuc2vec ends after "
                 "the steps of its recipe when the budget allows more; given steps, nuc2vec-paper "
                 "makes one for forty, which takes about as long as forty of nuc2vec. "
                 "nuc2vec-small is the encoder that comes with nucleoscope; it has not seen these "

@@ -17,8 +17,8 @@ from nucleoscope.learn.encoder_model import EncoderConfig, EncoderModel
 from nucleoscope.learn.nets.encoders import ENCODERS, folded
 from nucleoscope.learn.paper_views import PaperViews, paper_views
 from nucleoscope.learn.readout import Readout
+from nucleoscope.learn.view_kernels import I64
 from nucleoscope.learn.views import (
-    I64,
     ViewSettings,
     plain_views,
     render_outlines,

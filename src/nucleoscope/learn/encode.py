@@ -40,8 +40,8 @@ from nucleoscope.learn.model import load_state, read_tensors
 from nucleoscope.learn.nets.encoders import build_encoder
 from nucleoscope.learn.paper_views import PaperViews, paper_views
 from nucleoscope.learn.settle import settle
+from nucleoscope.learn.view_kernels import I64
 from nucleoscope.learn.views import (
-    I64,
     Slides,
     ViewSettings,
     draw_views,

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.jit import kernel
-from nucleoscope.learn.views import F32, I64, U8, Slides, _mix, _uniform
+from nucleoscope.learn.view_kernels import F32, I64, U8, mix, uniform
+from nucleoscope.learn.views import Slides
 
 #: Mean and spread of ImageNet's colours, by which the authors normalise.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -233,14 +234,14 @@ def _jitter(view: F32, state: NDArray[np.uint64], numbers: NDArray[np.float64]) 
     """Brightness, contrast, saturation and hue in a random order."""
     order = np.array([0, 1, 2, 3])
     for k in range(3, 0, -1):
-        other = int(_uniform(state, 0.0, k + 1.0))
+        other = int(uniform(state, 0.0, k + 1.0))
         order[k], order[other] = order[other], order[k]
     for kind in order:
         reach = numbers[2 + kind]
         if kind == 3:
-            _hue(view, _uniform(state, -reach, reach))
+            _hue(view, uniform(state, -reach, reach))
         else:
-            _blend(view, _uniform(state, 1 - reach, 1 + reach), kind)
+            _blend(view, uniform(state, 1 - reach, 1 + reach), kind)
 
 
 @kernel
@@ -258,25 +259,25 @@ def _paper(
     changes = key[3] != 0
     for v in range(len(rows)):
         row = rows[v]
-        state[0] = _mix(_mix(_mix(_mix(key[0]) ^ key[1]) ^ key[2]) ^ np.uint64(row))
+        state[0] = mix(mix(mix(mix(key[0]) ^ key[1]) ^ key[2]) ^ np.uint64(row))
         if changes and key[2] == 1:
             first, last = start[slide[row]], start[slide[row] + 1]
-            pick = order[min(first + int(_uniform(state, 0.0, float(last - first))), last - 1)]
-            dy = int(_uniform(state, 0.0, float(images.shape[1])))
-            dx = int(_uniform(state, 0.0, float(images.shape[2])))
+            pick = order[min(first + int(uniform(state, 0.0, float(last - first))), last - 1)]
+            dy = int(uniform(state, 0.0, float(images.shape[1])))
+            dx = int(uniform(state, 0.0, float(images.shape[2])))
             _pasted(images[row], images[pick], _bounds(mask[row], radius), dy, dx, pasted)
         else:
             pasted[:] = images[row]
-        _zoomed(pasted, _uniform(state, numbers[0], 1.0) if changes else 1.0, view)
+        _zoomed(pasted, uniform(state, numbers[0], 1.0) if changes else 1.0, view)
         turn = up = left = False
         if changes:
-            if _uniform(state, 0.0, 1.0) < numbers[1]:
+            if uniform(state, 0.0, 1.0) < numbers[1]:
                 _jitter(view, state, numbers)
-            if _uniform(state, 0.0, 1.0) < numbers[6]:
-                _soften(view, _uniform(state, numbers[7], numbers[8]), scratch)
-            turn = _uniform(state, 0.0, 1.0) < numbers[9]
-            up = _uniform(state, 0.0, 1.0) < numbers[10]
-            left = _uniform(state, 0.0, 1.0) < numbers[10]
+            if uniform(state, 0.0, 1.0) < numbers[6]:
+                _soften(view, uniform(state, numbers[7], numbers[8]), scratch)
+            turn = uniform(state, 0.0, 1.0) < numbers[9]
+            up = uniform(state, 0.0, 1.0) < numbers[10]
+            left = uniform(state, 0.0, 1.0) < numbers[10]
         for i in range(size):
             for j in range(size):
                 y = size - 1 - i if up else i
