@@ -24,7 +24,7 @@ from nucleoscope.learn.fit import (
     typed_detections,
     working_point,
 )
-from nucleoscope.learn.model import Model, ModelConfig
+from nucleoscope.learn.model import MarkerSpec, Model, ModelConfig
 from nucleoscope.nuclei.markers import FEATURES, Evidence
 
 CONFIG = ModelConfig(
@@ -181,7 +181,8 @@ def evidence_of(n: int, seed: int = 0) -> Typed:
     rng = np.random.default_rng(seed)
     values = rng.random((n, len(FEATURES)))
     positive = values[:, FEATURES.index("mean")] > 0.5
-    return Typed(values, np.where(positive, 3.0, -3.0) + rng.normal(0, 1, n), positive)
+    logit = np.where(positive, 3.0, -3.0) + rng.normal(0, 1, n)
+    return Typed(values, logit, positive.astype(np.int8))
 
 
 def test_the_rule_tells_the_types_apart() -> None:
@@ -200,7 +201,7 @@ def test_a_network_has_half_the_say() -> None:
 
 @pytest.mark.parametrize("value", [True, False])
 def test_one_type_alone_falls_back_on_the_overlap(value: bool) -> None:
-    taught = replace(evidence_of(20), positive=np.full(20, value))
+    taught = replace(evidence_of(20), told=np.full(20, value, np.int8))
     spec = fit_marker(taught, None, has_network=True)
     assert (spec.slope, spec.offset) == (1.0, 0.0)
     rows = np.zeros((2, len(FEATURES)))
@@ -212,14 +213,14 @@ def test_one_type_alone_falls_back_on_the_overlap(value: bool) -> None:
 
 
 def test_no_typed_nucleus_at_all_falls_back_too() -> None:
-    nothing = Typed(np.zeros((0, len(FEATURES))), np.zeros(0), np.zeros(0, bool))
+    nothing = Typed(np.zeros((0, len(FEATURES))), np.zeros(0), np.zeros(0, np.int8))
     spec = fit_marker(nothing, None, has_network=False)
     assert (spec.slope, spec.offset, spec.bias) == (1.0, 0.0, -2.4)
     assert fit_marker(nothing, nothing, has_network=True).network_share == 0.5
 
 
 def test_held_out_nuclei_judge_but_an_empty_jury_changes_nothing() -> None:
-    nothing = Typed(np.zeros((0, len(FEATURES))), np.zeros(0), np.zeros(0, bool))
+    nothing = Typed(np.zeros((0, len(FEATURES))), np.zeros(0), np.zeros(0, np.int8))
     spec = fit_marker(evidence_of(30), nothing, has_network=False)
     alone = fit_marker(evidence_of(30), None, has_network=False)
     assert spec.slope == 1.0
@@ -229,18 +230,74 @@ def test_held_out_nuclei_judge_but_an_empty_jury_changes_nothing() -> None:
 def test_two_held_out_negatives_do_not_call_everything_negative() -> None:
     taught = evidence_of(30)
     jury = Typed(*(part[~taught.positive][:2] for part in (
-        taught.evidence, taught.logit, taught.positive)))  # fmt: skip
+        taught.evidence, taught.logit, taught.told)))  # fmt: skip
     spec = fit_marker(taught, jury, has_network=False)
     by_rule = taught.evidence @ np.array(spec.weights) + spec.bias
     called = spec.slope * by_rule + spec.offset > 0
     assert np.mean(called == taught.positive) > 0.9
 
 
+def few_told(
+    told: dict[bool, int], apart: float = 3.0, n: int = 400
+) -> tuple[Typed, NDArray[np.bool_]]:
+    """Nuclei of which only some are told, a quarter of them positive, and the truth."""
+    rng = np.random.default_rng(2)
+    positive = rng.random(n) < 0.25
+    values = rng.normal(size=(n, len(FEATURES))) * 0.05
+    values += positive[:, None] * apart * 0.05
+    types = np.full(n, -1, np.int8)
+    for kind, count in told.items():
+        types[np.flatnonzero(positive == kind)[:count]] = kind
+    return Typed(values, np.full(n, -6.0), types), positive
+
+
+def called(spec: MarkerSpec, typed: Typed) -> NDArray[np.bool_]:
+    by_rule = np.clip(typed.evidence @ np.array(spec.weights) + spec.bias, -8, 8)
+    score = spec.network_share * typed.logit + (1 - spec.network_share) * by_rule
+    return np.asarray(spec.slope * score + spec.offset > 0)
+
+
+def test_two_positive_clicks_are_enough_where_nuclei_part_into_two_groups() -> None:
+    typed, positive = few_told({True: 2, False: 8})
+    spec = fit_marker(typed, None, has_network=True)
+    assert np.mean(called(spec, typed) == positive) > 0.97
+    # The clicks alone believe the network, which has seen two positives and calls all negative.
+    by_clicks = fit_marker(typed.known(), typed.known(), has_network=True)
+    assert np.mean(called(by_clicks, typed) == positive) < 0.9
+
+
+def test_without_two_groups_the_clicks_alone_calibrate() -> None:
+    typed, _ = few_told({True: 2, False: 8}, apart=0.4)
+    spec = fit_marker(typed, None, has_network=True)
+    alone = fit_marker(typed.known(), None, has_network=True)
+    assert (spec.slope, spec.offset) == (alone.slope, alone.offset)
+
+
+def test_groups_that_the_clicks_contradict_are_not_the_types() -> None:
+    typed, positive = few_told({False: 8})
+    # Two positives that lie among the negatives, as where another channel parts the nuclei.
+    typed.told[np.flatnonzero(~positive)[20:22]] = 1
+    typed.told[np.flatnonzero(positive)[:4]] = 0
+    spec = fit_marker(typed, None, has_network=True)
+    alone = fit_marker(typed.known(), None, has_network=True)
+    assert (spec.slope, spec.offset) == (alone.slope, alone.offset)
+
+
+def test_enough_held_out_clicks_are_asked_and_not_the_groups() -> None:
+    taught, held_out = evidence_of(300), evidence_of(40, 1)
+    more = replace(held_out, told=np.where(np.arange(40) < 30, held_out.told, -1).astype(np.int8))
+    spec = fit_marker(taught, more, has_network=False)
+    same = fit_marker(taught, more.known(), has_network=False)
+    assert (spec.slope, spec.offset) == (same.slope, same.offset)
+
+
 def test_detections_take_the_type_of_their_click() -> None:
     kinds = [0, 1, -1, 1, 0, 1, -1, 0, 1]
     one = seen([0.9] * 8 + [0.1], [0.9], types=kinds)
-    found = typed_detections([one], CONFIG, 0)
+    all_found = typed_detections([one], CONFIG, 0)
     # Two are untyped and one was not found; the false one belongs to no click.
+    assert len(all_found.told) == 9
+    found = all_found.known()
     assert len(found.positive) == 6
     assert sorted(found.positive.tolist()) == sorted([False, True, True, False, True, False])
     mean = found.evidence[:, FEATURES.index("mean")]

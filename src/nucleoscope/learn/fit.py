@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nucleoscope.calibrate import platt
+from nucleoscope.calibrate import Groups, platt, two_groups
 from nucleoscope.data.labels import Labels
 from nucleoscope.data.maps import StackMaps
 from nucleoscope.errors import InputError
@@ -51,6 +51,11 @@ MATCH_RADII_2D = 1.0
 ENOUGH_PAIRS = 200
 #: Held-out nuclei of each type that calibrate a marker; with fewer, those that taught do too.
 ENOUGH_TYPED = 5
+#: Scores of all nuclei are in two groups if the groups' means are this many standard deviations
+#: apart (two normals of one spread and equal size have two peaks from 2 on).
+APART = 3.0
+#: Nuclei without a click that it takes to see groups; clicked ones fall into them by themselves.
+ENOUGH_UNTOLD = 30
 #: Rims of nuclei are not wider.
 RIM_PIXELS = 8
 
@@ -345,21 +350,29 @@ def _ways(seen: Seen, config: ModelConfig) -> tuple[NDArray[np.float64], NDArray
 
 @dataclass(frozen=True, eq=False)
 class Typed:
-    """Detections that belong to a click of known type: evidence, network's logit, truth."""
+    """Detections: evidence, the network's logit, and their type where a click told it.
+
+    ``told`` is 1 for positive, 0 for negative, -1 where it is not known.
+    """
 
     evidence: NDArray[np.float64]
     logit: NDArray[np.float64]
-    positive: NDArray[np.bool_]
+    told: NDArray[np.int8]
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """Which are told to be positive."""
+        return np.asarray(self.told == 1)
+
+    def known(self) -> Typed:
+        """Those whose type is told."""
+        rows = self.told >= 0
+        return Typed(self.evidence[rows], self.logit[rows], self.told[rows])
 
 
 def typed_detections(seen: Sequence[Seen], config: ModelConfig, group: int) -> Typed:
     """Match detections to clicks in 3D and collect what is known of them for one marker."""
-    parts = [_typed_of(one, config, group) for one in seen]
-    return Typed(
-        np.concatenate([p.evidence for p in parts]),
-        np.concatenate([p.logit for p in parts]),
-        np.concatenate([p.positive for p in parts]),
-    )
+    return _joined([_typed_of(one, config, group) for one in seen])
 
 
 def _typed_of(seen: Seen, config: ModelConfig, group: int) -> Typed:
@@ -372,12 +385,9 @@ def _typed_of(seen: Seen, config: ModelConfig, group: int) -> Typed:
     known = lesson.types[:, group] >= 0
     reach = MATCH_RADII * config.radius_px
     matching = match_points(found, lesson.centres[known], radius=(MATCH_SLICES, reach, reach))
-    rows = matching.predicted_index
-    return Typed(
-        evidence.values[rows],
-        np.clip(logits[rows, 1] - logits[rows, 0], -8, 8),
-        lesson.types[known][matching.truth_index, group] == 1,
-    )
+    told = np.full(len(found), -1, dtype=np.int8)
+    told[matching.predicted_index] = lesson.types[known][matching.truth_index, group] == 1
+    return Typed(evidence.values, np.clip(logits[:, 1] - logits[:, 0], -8, 8), told)
 
 
 def network_alone() -> MarkerSpec:
@@ -388,43 +398,59 @@ def network_alone() -> MarkerSpec:
 def fit_marker(taught: Typed, held_out: Typed | None, *, has_network: bool) -> MarkerSpec:
     """Rule on the evidence from all typed nuclei; the mix is calibrated on held-out ones.
 
-    Where too few of these have a type, all calibrate it: two negatives would call everything
-    negative.
-    Without examples of both types the rule is the evidence's overlap alone, uncalibrated.
+    Where too few of these have a type, the border goes where the scores of all nuclei, clicked or
+    not, part into two groups: two negatives would call everything negative. Where there are no two
+    groups, or the clicks contradict them, all typed nuclei calibrate it. Without examples of both
+    types the rule is the evidence's overlap alone, uncalibrated.
     """
-    everything = taught if held_out is None else _joined(taught, held_out)
+    everything = taught if held_out is None else _joined([taught, held_out])
+    known = everything.known()
     share = 0.5 if has_network else 0.0
-    n = len(everything.positive)
-    ids = np.arange(n)
+    n = len(known.told)
     try:
         rule = fit_learned(
-            Evidence(ids, everything.evidence, np.zeros((n, 1))), everything.positive, strength=0.3
+            Evidence(np.arange(n), known.evidence, np.zeros((n, 1))), known.positive, strength=0.3
         )
     except InputError:
         weights = [0.0] * len(FEATURES)
         weights[FEATURES.index("best_overlap")] = 8.0
         return MarkerSpec(weights=tuple(weights), bias=-2.4, network_share=share)
-    judge = held_out if held_out is not None and _can_judge(held_out) else everything
-    by_rule = np.clip(judge.evidence @ np.asarray(rule.weights) + rule.bias, -8, 8)
-    mixed = share * judge.logit + (1 - share) * by_rule
-    slope, offset = platt(mixed, judge.positive)
-    if judge is not held_out and held_out is not None and slope > 1.0:
+
+    def mixed(typed: Typed) -> NDArray[np.float64]:
+        by_rule = np.clip(typed.evidence @ np.asarray(rule.weights) + rule.bias, -8, 8)
+        return np.asarray(share * typed.logit + (1 - share) * by_rule)
+
+    spec = MarkerSpec(weights=rule.weights, bias=rule.bias, network_share=share)
+    jury = everything if held_out is None else held_out
+    if _can_judge(jury):
+        slope, offset = platt(mixed(jury.known()), jury.known().positive)
+        return spec.model_copy(update={"slope": slope, "offset": offset})
+    if (everything.told < 0).sum() >= ENOUGH_UNTOLD:
+        groups = two_groups(mixed(everything), everything.told)
+        if groups.separation >= APART and _agree(groups, mixed(known), known.positive):
+            return spec.model_copy(update={"slope": groups.slope, "offset": groups.offset})
+    slope, offset = platt(mixed(known), known.positive)
+    if held_out is not None and slope > 1.0:
         # Nuclei that taught make it too sure of itself: the border between types may be theirs.
         slope, offset = 1.0, offset / slope
-    return MarkerSpec(
-        weights=rule.weights, bias=rule.bias, network_share=share, slope=slope, offset=offset
-    )
+    return spec.model_copy(update={"slope": slope, "offset": offset})
 
 
 def _can_judge(typed: Typed) -> bool:
-    """Whether there are enough nuclei of both types to calibrate probabilities with."""
-    n_positive = int(typed.positive.sum())
-    return min(n_positive, len(typed.positive) - n_positive) >= ENOUGH_TYPED
+    """Whether enough nuclei of both types are told to calibrate probabilities with."""
+    n_positive, n_negative = int((typed.told == 1).sum()), int((typed.told == 0).sum())
+    return min(n_positive, n_negative) >= ENOUGH_TYPED
 
 
-def _joined(one: Typed, other: Typed) -> Typed:
+def _agree(groups: Groups, score: NDArray[np.float64], positive: NDArray[np.bool_]) -> bool:
+    """Whether the groups are the types: at most one click in five of either lies in the other."""
+    right = (groups.slope * score + groups.offset > 0) == positive
+    return bool(min(right[positive].mean(), right[~positive].mean()) >= 0.8)
+
+
+def _joined(parts: Sequence[Typed]) -> Typed:
     return Typed(
-        np.concatenate([one.evidence, other.evidence]),
-        np.concatenate([one.logit, other.logit]),
-        np.concatenate([one.positive, other.positive]),
+        np.concatenate([part.evidence for part in parts]),
+        np.concatenate([part.logit for part in parts]),
+        np.concatenate([part.told for part in parts]),
     )
