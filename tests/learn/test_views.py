@@ -232,7 +232,7 @@ def slow_view(images, edges, row, p, size):
 @pytest.mark.parametrize("view", [0, 1])
 def test_views_are_those_of_a_slow_float64_sampler(shape, view) -> None:
     rng = np.random.default_rng(1)
-    # Smooth crops: optical density is steep at black, where a table of quarters is coarse.
+    # Nothing near black: optical density is steep there, where a table of quarters is coarse.
     images = rng.integers(40, 256, (6, *shape, 3), dtype=np.uint8)
     mask = np.zeros((6, *shape), np.uint8)
     mask[:, 14:27, 10:24] = 1

@@ -423,7 +423,8 @@ def fit_marker(taught: Typed, held_out: Typed | None, *, has_network: bool) -> M
     spec = MarkerSpec(weights=rule.weights, bias=rule.bias, network_share=share)
     jury = everything if held_out is None else held_out
     if _can_judge(jury):
-        slope, offset = platt(mixed(jury.known()), jury.known().positive)
+        judges = jury.known()
+        slope, offset = platt(mixed(judges), judges.positive)
         return spec.model_copy(update={"slope": slope, "offset": offset})
     if (everything.told < 0).sum() >= ENOUGH_UNTOLD:
         groups = two_groups(mixed(everything), everything.told)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucleoscope.jit import kernel
-from nucleoscope.learn.view_kernels import F32, I64, U8, mix, uniform
+from nucleoscope.learn.view_kernels import F32, I64, U8, box_of, mix, uniform
 from nucleoscope.learn.views import Slides
 
 #: Mean and spread of ImageNet's colours, by which the authors normalise.
@@ -108,13 +108,9 @@ def paper_views(
 def _bounds(mask: U8, radius: float) -> tuple[int, int, int, int]:
     """Bounding box of a contour, half-open; of a disc in the middle where there is none."""
     height, width = mask.shape
-    y0, y1, x0, x1 = height, -1, width, -1
-    for y in range(height):
-        for x in range(width):
-            if mask[y, x] != 0:
-                y0, y1, x0, x1 = min(y0, y), max(y1, y), min(x0, x), max(x1, x)
-    if y1 >= 0:
-        return y0, y1 + 1, x0, x1 + 1
+    y0, y1, x0, x1 = box_of(mask, 0)
+    if y1 > y0:
+        return y0, y1, x0, x1
     return (
         max(0, int(height / 2 - radius)), min(height, int(height / 2 + radius + 1)),
         max(0, int(width / 2 - radius)), min(width, int(width / 2 + radius + 1)),

@@ -215,7 +215,7 @@ def _sample(image: Crop, at: F32, first: int, last: int, out: F32) -> None:
 
 
 @kernel
-def _box_of(mask: U8, reach: int) -> tuple[int, int, int, int]:
+def box_of(mask: U8, reach: int) -> tuple[int, int, int, int]:
     """Rows and columns that a nucleus occupies, grown by ``reach``; an empty box for none."""
     height, width = mask.shape
     y0, y1, x0, x1 = height, -1, width, -1
@@ -278,7 +278,7 @@ def edges_of(masks: U8, edge: F32, out: U8) -> None:
     distance = np.empty((height, width), dtype=np.float32)
     far = edge[0] + edge[1]
     for v in range(len(masks)):
-        y0, y1, x0, x1 = _box_of(masks[v], math.ceil(far))
+        y0, y1, x0, x1 = box_of(masks[v], math.ceil(far))
         if y1 > y0:
             out[v] = 0
             _distances(masks[v], y0, y1, x0, x1, far, distance)
