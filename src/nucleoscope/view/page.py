@@ -169,7 +169,11 @@ def _block_html(block: Block) -> str:
     return f"<p>{escape(block)}</p>"
 
 
+#: Cells longer than this are broken into lines; unbroken, they would squeeze the first column.
+_LONG = 40
+
+
 def _cell(tag: str, column: int, text: str) -> str:
-    """One cell; the first of a row is text."""
-    kind = ' class="text"' if column == 0 else ""
+    """One cell; the first of a row is text, and so is what is too long to be a figure."""
+    kind = ' class="text"' if column == 0 or len(text) > _LONG else ""
     return f"<{tag}{kind}>{escape(text)}</{tag}>"
