@@ -335,16 +335,16 @@ def test_an_ablation_takes_one_choice_back_and_is_shown_beside_the_default(
     default = asdict(RECIPES["lecl"])
     for what, changes in lecl.ABLATIONS.items():
         assert all(default[key] != value for key, value in changes.items()), what
-    assert [what for what, _ in lecl_page.ABLATED] == list(lecl.ABLATIONS)
+    assert [what for what, *_ in lecl_page.ABLATED] == list(lecl.ABLATIONS)
     name = "ablation.one-slice.10min.seed1"
-    kept = [name, "ablation.lecl.10min.seed1"]
+    kept = [name, "ablation.contrast.10min.seed1"]
     some = {k: v for k, v in whole.records.items() if "ablation" not in k or k in kept}
     text = to_markdown(render(Budget(), plan, some, {}), "p")
     steps = whole.records[name]["figures"]["train"]["steps"]
     cells = f"0.994 | 0.994 | -0.005 | 0.947 | 0.947 | -0.048 | {steps} | 1"
-    row = f"| without the neighbouring slices | {cells} |"
+    row = f"| with it, without the neighbouring slices | {cells} |"
     assert row in text
-    assert "| without the pixel contrast | - | - | - | - | - | - | - | 0 |" in text
+    assert "| with it, published pseudo labels | - | - | - | - | - | - | - | 0 |" in text
 
 
 def test_one_seed_is_shown_without_a_deviation(plan: tuple[Run, ...]) -> None:

@@ -103,7 +103,8 @@ def test_an_unknown_network_cannot_be_built() -> None:
         ("lecl-paper", ("emip", "paper", "pixel", "paper", "any_slice", "linked", 1.0)),
         ("qu", ("emip", "paper", "qu", "paper", "any_slice", "components", 0.0)),
         ("full", (None, "labels", "pixel", "hovernet", "nucleus", "linked", 0.0)),
-        ("lecl", (None, "default", "nucleus", "default", "nucleus", "peaks", 0.1)),
+        ("lecl", (None, "default", "nucleus", "default", "nucleus", "peaks", 0.0)),
+        ("lecl-contrast", (None, "default", "nucleus", "default", "nucleus", "peaks", 0.1)),
     ],
 )
 def test_what_a_recipe_is_does_not_hang_on_its_network(

@@ -35,7 +35,7 @@ def described(config: ModelConfig) -> ModelConfig:
 
 @pytest.fixture(scope="module")
 def tiny(small: Recipe) -> Recipe:
-    return replace(small, steps=8, crop=48)
+    return replace(small, steps=8, crop=48, contrast=0.1)
 
 
 def killer(step: int) -> Callable[[Progress], None]:
