@@ -56,7 +56,7 @@ def train(
         list[Path] | None, typer.Option("--labels", help="Instance maps, for recipe full.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="lecl, classical, lecl-paper, emip, mip, qu, full.")
+        str, typer.Option(help="lecl, lecl-contrast, classical, lecl-paper, emip, mip, qu, full.")
     ] = "lecl",
     network: Annotated[str | None, typer.Option(help="light, hovernet or resunet.")] = None,
     start: Annotated[Path | None, typer.Option(help="Model to go on from.")] = None,
