@@ -19,25 +19,23 @@ GLASS_DENSITY = 0.05
 TWO_PEAKS = 0.7
 
 
-def otsu(values: Plane) -> tuple[float, float]:
-    """Threshold between two classes of grey values, and the part of the variance it explains.
+def _two_classes(values: Plane) -> tuple[float, float]:
+    """Otsu's threshold, and the part of the variance that lies between the classes it makes.
 
-    Otsu 1979, eq. 12 and 16, on 256 bins.
+    Otsu 1979, eq. 12 and 16.
 
-    >>> otsu(np.array([0.0, 0.1, 0.9, 1.0]))[0] < 0.9
-    True
+    >>> _two_classes(np.array([0.0, 0.0, 1.0, 1.0]))[1]
+    1.0
     """
-    counts, edges = np.histogram(values, bins=256)
-    middle = (edges[:-1] + edges[1:]) / 2
-    weight = np.cumsum(counts) / max(counts.sum(), 1)
-    mean = np.cumsum(counts * middle) / max(counts.sum(), 1)
-    inside = weight * (1 - weight)
-    between = np.divide(
-        (mean[-1] * weight - mean) ** 2, inside, out=np.zeros(256), where=inside > 0
-    )
-    best = int(between.argmax())
-    variance = float(values.var())
-    return float(edges[best + 1]), float(between[best] / variance) if variance > 0 else 0.0
+    from skimage.filters import threshold_otsu
+
+    threshold = float(threshold_otsu(values))
+    is_above, variance = values > threshold, float(values.var())
+    if not is_above.any() or variance == 0:
+        return threshold, 0.0
+    share = float(is_above.mean())
+    apart = float(values[is_above].mean() - values[~is_above].mean())
+    return threshold, share * (1 - share) * apart**2 / variance
 
 
 def _shrunk(plane: NDArray[np.generic], factor: int) -> Plane:
@@ -63,7 +61,7 @@ def _white(image: Volume) -> float:
 def _stained(planes: list[Plane], white: float) -> NDArray[np.bool_]:
     """Tissue of a brightfield image: what takes light away."""
     density = np.mean([-np.log10(np.clip(p / white, 1e-3, 1.0)) for p in planes], axis=0)
-    threshold, explained = otsu(density)
+    threshold, explained = _two_classes(density)
     two_peaks = explained >= TWO_PEAKS and density.min() < GLASS_DENSITY
     return np.asarray(density > (min(threshold, 3 * GLASS_DENSITY) if two_peaks else GLASS_DENSITY))
 
@@ -86,7 +84,7 @@ def _glowing(planes: list[Plane], blur: float) -> NDArray[np.bool_]:
     if not scaled:
         return np.zeros(planes[0].shape, bool)
     glow = np.max(scaled, axis=0)
-    threshold, explained = otsu(glow)
+    threshold, explained = _two_classes(glow)
     return glow > threshold if explained >= TWO_PEAKS else np.ones(glow.shape, bool)
 
 
