@@ -25,6 +25,7 @@ from nucleoscope.data.volume import Volume
 if TYPE_CHECKING:
     from nucleoscope.learn.encoder_model import EncoderModel
     from nucleoscope.learn.model import Model
+    from nucleoscope.learn.recipes import Recipe
 
 
 class LECLDetector(BaseEstimator):  # type: ignore[misc]
@@ -50,7 +51,7 @@ class LECLDetector(BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        recipe: str = "lecl",
+        recipe: str | Recipe = "lecl",
         network: str | None = None,
         nuclei: str | int | None = None,
         marker: Sequence[str | int] = (),

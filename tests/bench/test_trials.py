@@ -186,11 +186,13 @@ def test_a_changed_recipe_is_trained_with_its_changes(
     images = sorted((tmp_path / "in").glob("*.ome.tif"))
     seen = []
 
-    def watched(lessons: Any, config: Any, chosen: Any, limits: Any) -> Any:
+    def watched(
+        lessons: Any, config: Any, chosen: Any, limits: Any, start: Any, report: Any
+    ) -> Any:
         seen.append((chosen.contrast, chosen.crop, chosen.steps, limits.minutes, limits.seed))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trials, "train_model", watched)
+    monkeypatch.setattr(flow, "train_model", watched)
     run = small_run("contrast", "with-interleaved-1of4")
     with pytest.raises(KeyboardInterrupt):
         trials.fit(run, Place(tmp_path, tmp_path / "work"), images)

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from nucleoscope.io.outlines import write_region
 from nucleoscope.io.points import read_points
 from nucleoscope.learn import train as training
 from nucleoscope.learn.model import load_model
-from nucleoscope.learn.recipes import recipe
+from nucleoscope.learn.recipes import Recipe, recipe
 from nucleoscope.simulator import simulate
 
 Own = Callable[..., Path]
@@ -207,6 +207,7 @@ def test_half_a_stack_is_refused(own: Own, tmp_path: Path) -> None:
     [
         ({"recipe": "magic"}, "no recipe 'magic'"),
         ({"network": "unet"}, "no network 'unet'"),
+        ({"recipe": Recipe("own"), "network": "light"}, "own says its network itself"),
         ({"minutes": 0.0}, "more than 0 minutes"),
         ({"minutes": -1.0}, "more than 0 minutes"),
         ({"points": []}, "0 points files for 1 images"),
@@ -303,6 +304,17 @@ def test_a_colour_image_is_learnt_from_file_to_model(tmp_path: Path) -> None:
                   minutes=math.inf, quiet=True)  # fmt: skip
     assert model.config.channels == ("red", "green", "blue")
     assert load_model(tmp_path / "m").config == model.config
+
+
+def test_a_recipe_of_ones_own_is_taken_as_it_is_and_recorded(tmp_path: Path) -> None:
+    simulate(tmp_path / "he", kind="histology", n=1, size=96)
+    own = Recipe("own", crop=48, context=1, steps=1)
+    model = train(sorted((tmp_path / "he").glob("*.ome.tif")), tmp_path / "m", recipe=own,
+                  minutes=math.inf, quiet=True)  # fmt: skip
+    assert model.config.recipe == "own"
+    run = json.loads((tmp_path / "m" / "run.json").read_text())
+    assert run["recipe"] == "own"
+    assert run["settings"] == json.loads(json.dumps(asdict(own)))
 
 
 def test_images_of_other_channels_are_one_sentence(stacks: list[Path]) -> None:

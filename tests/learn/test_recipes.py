@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from itertools import pairwise
 
 import pytest
@@ -63,6 +63,26 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
 def test_an_unknown_network_names_those_there_are() -> None:
     with pytest.raises(CallError, match="no network 'unet'; there are light and hovernet, resunet"):
         recipe("lecl", network="unet")
+
+
+def test_a_recipe_of_ones_own_stays_as_it_is() -> None:
+    own = Recipe("own", context=1, crop=96)
+    assert recipe(own) is own
+    paper = replace(recipe("lecl-paper", network="hovernet"), crop=64)
+    assert recipe(paper) is paper
+
+
+@pytest.mark.parametrize(
+    ("own", "network", "match"),
+    [
+        (Recipe("own"), "light", "recipe own says its network itself"),
+        (Recipe("own", network="hovernet"), None, "recipe own finds 3D centres, which hovernet"),
+        (Recipe("own", network="unet"), None, "no network 'unet'"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_recipe_of_ones_own_is_checked(own: Recipe, network: str | None, match: str) -> None:
+    with pytest.raises(CallError, match=match):
+        recipe(own, network=network)
 
 
 def test_the_light_network_can_be_asked_for_by_name() -> None:

@@ -22,17 +22,14 @@ from nucleoscope.bench.frame import Place, Run
 from nucleoscope.bench.judge import judge, judge_outlines, judge_types
 from nucleoscope.data import Points
 from nucleoscope.errors import InputError, ResourceError
-from nucleoscope.flow.inputs import Reading, drawn_in, open_example
+from nucleoscope.flow.inputs import drawn_in
 from nucleoscope.flow.lecl import CHECKPOINT, detect, train
-from nucleoscope.flow.lessons import prepare
 from nucleoscope.io.images import image_stem, read_labels, read_volume
 from nucleoscope.io.points import read_points, write_points
 from nucleoscope.learn.infer import types_at
-from nucleoscope.learn.lecl import train_model
 from nucleoscope.learn.model import Model, load_model, save_model
-from nucleoscope.learn.recipes import in_colour
+from nucleoscope.learn.recipes import Recipe, in_colour
 from nucleoscope.learn.recipes import recipe as recipe_named
-from nucleoscope.learn.train import TrainSettings
 from nucleoscope.seeds import generator
 from nucleoscope.simulator import simulate
 
@@ -92,16 +89,17 @@ def fit(
     is_kept = (folder / CHECKPOINT).is_file()
     if (folder / "model.json").is_file() and not is_kept:
         training = load_model(folder).config.training
-    elif run.parameters.get("changes"):
-        training = _fit_changed(run, folder, images, is_kept)
     else:
         more: dict[str, Any] = {} if labels is None else {labels_argument(): list(labels)}
         settings = run.parameters
+        if settings.get("changes"):
+            more["recipe"] = _changed(settings, images[0])
+        else:
+            more |= {"recipe": settings["recipe"], "network": settings["network"]}
         training = train(
             list(images), folder, points=None if points is None else list(points),
-            recipe=settings["recipe"], network=settings["network"], minutes=_minutes(settings),
-            steps=settings["steps"], seed=settings["seed"], resume=is_kept, overwrite=True,
-            quiet=place.quiet, **more,
+            minutes=_minutes(settings), steps=settings["steps"], seed=settings["seed"],
+            resume=is_kept, overwrite=True, quiet=place.quiet, **more,
         ).config.training  # fmt: skip
     return {
         **{key: value for key, value in training.items() if key != "history"},
@@ -121,27 +119,12 @@ def _minutes(settings: Mapping[str, Any]) -> float:
     return math.inf if settings["steps"] is not None else float(settings["minutes"])
 
 
-def _fit_changed(run: Run, folder: Path, images: Sequence[Path], is_kept: bool) -> dict[str, Any]:
-    """Train a recipe with some of its settings changed, as ``train`` would."""
-    settings = run.parameters
+def _changed(settings: Mapping[str, Any], image: Path) -> Recipe:
+    """The recipe that ``train`` would take for such an image, with some of its settings changed."""
     chosen = recipe_named(settings["recipe"], network=settings["network"])
-    changes = dict(settings["changes"])
-    if settings["steps"] is not None:
-        changes["steps"] = settings["steps"]
-    examples = [open_example(image, None, None, Reading()) for image in images]
-    if examples[0].volume.is_rgb:
-        chosen = in_colour(chosen, steps=settings["steps"])
-    chosen = replace(chosen, **changes)
-    config, lessons = prepare(examples, chosen)
-    folder.mkdir(parents=True, exist_ok=True)
-    limits = TrainSettings(
-        minutes=_minutes(settings), seed=settings["seed"], checkpoint=folder / CHECKPOINT,
-        resume=is_kept,
-    )  # fmt: skip
-    model = train_model(lessons, config, chosen, limits)
-    save_model(model, folder, overwrite=True)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    return model.config.training
+    if read_volume(image).is_rgb:
+        chosen = in_colour(chosen)
+    return replace(chosen, **settings["changes"])
 
 
 def find(images: Sequence[Path], place: Place, output: Path) -> float:

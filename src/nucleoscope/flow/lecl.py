@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nucleoscope.data.volume import Volume
 from nucleoscope.errors import CallError, NucleoscopeError
 from nucleoscope.flow.inputs import (
     REGION_SUFFIXES,
+    Example,
     Image,
     Reading,
     as_images,
@@ -42,7 +43,7 @@ from nucleoscope.learn.infer import Detection
 from nucleoscope.learn.infer import detect as detect_volume
 from nucleoscope.learn.lecl import train_model
 from nucleoscope.learn.model import Model, ModelConfig, load_model, save_model
-from nucleoscope.learn.recipes import in_colour
+from nucleoscope.learn.recipes import Recipe, in_colour
 from nucleoscope.learn.recipes import recipe as recipe_named
 from nucleoscope.learn.train import Progress, TrainSettings
 from nucleoscope.nuclei.markers import LEARNED, MarkerRule, rule_named
@@ -63,7 +64,7 @@ def train(
     points: Sequence[str | Path | Points] | str | Path | Points | None = None,
     roi: Sequence[str | Path] | str | Path | None = None,
     labels: Sequence[str | Path | Labels] | str | Path | Labels | None = None,
-    recipe: str = "lecl",
+    recipe: str | Recipe = "lecl",
     network: str | None = None,
     start: str | Path | Model | None = None,
     nuclei: str | int | None = None,
@@ -95,7 +96,8 @@ def train(
         beside it; types are then those of the points inside the nuclei, if there are points.
     recipe
         ``lecl`` (default), ``classical`` (no network, seconds), or another of
-        ``nucleoscope.learn.recipes.RECIPES``.
+        ``nucleoscope.learn.recipes.RECIPES``; or one of your own, such as
+        ``replace(RECIPES["lecl"], context=1)``, which is taken as it is for colour images too.
     network
         ``light``, ``hovernet`` or ``resunet``; None takes the recipe's own.
     start
@@ -135,27 +137,14 @@ def train(
     folder = Path(output)
     _check_checkpoint(folder, resume=resume, overwrite=overwrite)
     _check_output(folder, resume=resume, overwrite=overwrite)
-    many = as_images(images)
-    clicks = one_per_image(points, many, "points")
-    outlines = one_per_image(roi, many, "roi")
-    reading = Reading(axes, spacing)
-    if chosen.supervision == "labels":
-        maps = one_per_image(labels, many, "labels")
-        examples = [
-            open_labelled(image, instances, click, outline, reading)
-            for image, instances, click, outline in zip(many, maps, clicks, outlines, strict=True)
-        ]
-    elif labels is not None:
-        raise CallError(f"recipe {recipe} learns from points; instance maps are for recipe full.")
-    else:
-        examples = [
-            open_example(image, click, outline, reading)
-            for image, click, outline in zip(many, clicks, outlines, strict=True)
-        ]
-    if examples[0].volume.is_rgb:
+    examples = _examples(as_images(images), points, roi, labels, chosen, Reading(axes, spacing))
+    said: dict[str, Any] = {"recipe": chosen.name, "seed": seed, "minutes": _finite(minutes)}
+    if isinstance(recipe, Recipe):
+        said["settings"] = asdict(chosen)
+    elif examples[0].volume.is_rgb:
         chosen = in_colour(chosen, steps=steps)
     given = load_model(start) if isinstance(start, (str, Path)) else start
-    run = Run("train", {"recipe": chosen.name, "seed": seed, "minutes": _finite(minutes)})
+    run = Run("train", said)
     run.inputs = [_hashed(example.files) for example in examples]
     config, lessons = prepare(
         examples, chosen, nuclei=nuclei, marker=marker, partial=partial, quiet=quiet
@@ -175,6 +164,33 @@ def train(
     run.finish(folder, history=model.config.training.get("history", []))
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return model
+
+
+def _examples(
+    images: Sequence[Image],
+    points: Sequence[str | Path | Points] | str | Path | Points | None,
+    roi: Sequence[str | Path] | str | Path | None,
+    labels: Sequence[str | Path | Labels] | str | Path | Labels | None,
+    chosen: Recipe,
+    reading: Reading,
+) -> list[Example]:
+    """Images with the clicks, or the instance maps, that the recipe learns from."""
+    clicks = one_per_image(points, images, "points")
+    outlines = one_per_image(roi, images, "roi")
+    if chosen.supervision == "labels":
+        maps = one_per_image(labels, images, "labels")
+        return [
+            open_labelled(image, instances, click, outline, reading)
+            for image, instances, click, outline in zip(images, maps, clicks, outlines, strict=True)
+        ]
+    if labels is not None:
+        raise CallError(
+            f"recipe {chosen.name} learns from points; instance maps are for recipe full."
+        )
+    return [
+        open_example(image, click, outline, reading)
+        for image, click, outline in zip(images, clicks, outlines, strict=True)
+    ]
 
 
 def _finite(value: float) -> float | None:

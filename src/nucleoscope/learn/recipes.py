@@ -216,13 +216,14 @@ def in_colour(chosen: Recipe, *, steps: int | None = None) -> Recipe:
     return replace(chosen, crop=192, steps=3000 if steps is None else steps)
 
 
-def recipe(name: str, *, network: str | None = None) -> Recipe:
-    """A recipe by name, optionally with another network.
+def recipe(name: str | Recipe, *, network: str | None = None) -> Recipe:
+    """A recipe by name, optionally with another network; one of one's own stays as it is.
 
     Raises
     ------
     CallError
-        No such recipe or network, or the recipe cannot use it; lists those there are.
+        No such recipe or network, or the recipe cannot use it; lists those there are. A recipe of
+        one's own and a network as well.
 
     Examples
     --------
@@ -231,17 +232,25 @@ def recipe(name: str, *, network: str | None = None) -> Recipe:
     >>> recipe("qu", network="resunet").crop
     224
     """
-    if name not in RECIPES:
-        raise CallError(f"no recipe {name!r}; there are {', '.join(RECIPES)}.")
-    chosen = RECIPES[name]
-    if network is None or chosen.network is None or network == "light":
+    wanted: str | None
+    if isinstance(name, Recipe):
+        chosen, wanted = name, name.network
+        if network is not None:
+            raise CallError(f"recipe {name.name} says its network itself; leave network out.")
+    else:
+        if name not in RECIPES:
+            raise CallError(f"no recipe {name!r}; there are {', '.join(RECIPES)}.")
+        chosen, wanted = RECIPES[name], network
+    if wanted in (None, "light") or chosen.network is None:
         return chosen
-    if network not in PUBLISHED:
-        raise CallError(f"no network {network!r}; there are light and {', '.join(PUBLISHED)}.")
+    if wanted not in PUBLISHED:
+        raise CallError(f"no network {wanted!r}; there are light and {', '.join(PUBLISHED)}.")
     if chosen.objective == "nucleus":
-        raise CallError(f"recipe {name} finds 3D centres, which {network} has no head for.")
-    if network == "resunet" and chosen.objective != "qu":
-        raise CallError(f"recipe {name} teaches offsets, which resunet has no head for.")
-    changes = dict(PUBLISHED["resunet" if chosen.objective == "qu" else network])
-    changes["crop"] = PUBLISHED[network]["crop"]
-    return replace(chosen, network=network, **changes)  # type: ignore[arg-type]
+        raise CallError(f"recipe {chosen.name} finds 3D centres, which {wanted} has no head for.")
+    if wanted == "resunet" and chosen.objective != "qu":
+        raise CallError(f"recipe {chosen.name} teaches offsets, which resunet has no head for.")
+    if isinstance(name, Recipe):
+        return chosen
+    changes = dict(PUBLISHED["resunet" if chosen.objective == "qu" else wanted])
+    changes["crop"] = PUBLISHED[wanted]["crop"]
+    return replace(chosen, network=wanted, **changes)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ def _two_classes(values: Plane) -> tuple[float, float]:
     """
     from skimage.filters import threshold_otsu
 
-    threshold = float(threshold_otsu(values))
+    threshold = float(threshold_otsu(values))  # type: ignore[no-untyped-call]
     is_above, variance = values > threshold, float(values.var())
     if not is_above.any() or variance == 0:
         return threshold, 0.0
