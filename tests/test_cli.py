@@ -273,7 +273,10 @@ def test_every_home_of_a_public_name_exists() -> None:
         (["detect", "a.tif", "-m", "m"], ["--output"]),
         (["train", "a.tif", "-o", "m", "--minutes", "long"], ["--minutes"]),
         (["train", "a.tif", "-o", "m", "--nonsense"], ["--nonsense"]),
-        (["train", "a.tif", "-o", "m", "--recipe", "magic"], ["magic", "lecl, lecl-contrast, classical"]),
+        (
+            ["train", "a.tif", "-o", "m", "--recipe", "magic"],
+            ["magic", "lecl, lecl-contrast, classical"],
+        ),
         (["train", "a.tif", "-o", "m", "--spacing", "1,2"], ["--spacing", "1,2"]),
         (["train", "a.tif", "-o", "m", "--spacing", "a,b,c"], ["--spacing"]),
         (["train", "a.tif", "b/a.tif", "-o", "m"], ["two images are called a"]),
